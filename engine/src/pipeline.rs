@@ -1,0 +1,92 @@
+//! A pipeline ready to be planned: every instance of every stage, checked, in an order that respects their inputs.
+//!
+//! `spec/` makes it out of text; `plan.rs` and `run.rs` read it. Nothing here refers to the cache.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::kind::StageKind;
+use crate::value::Value;
+
+/// A checked pipeline.
+pub struct Pipeline {
+    /// `[pipeline] name`, else the file's stem.
+    pub name: String,
+    /// `[pipeline] description`, perhaps empty.
+    pub description: String,
+    /// The texts the pipeline came from: the file first, then its bases, then `--set` arguments.
+    pub sources: Vec<Source>,
+    /// The instances, producers before consumers; ties in the order of the file, then of the axes' values.
+    pub instances: Vec<Instance>,
+}
+
+/// A text a pipeline was read from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// How to name it in messages: a path as the user gave it, or `--set`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// A stage at one point of its matrix.
+pub struct Instance {
+    /// Its name.
+    pub id: InstanceId,
+    /// What it runs.
+    pub kind: Arc<dyn StageKind>,
+    /// Its parameters, defaults filled in (the result of [`StageKind::resolve`]).
+    pub params: Value,
+    /// By slot, the indices in [`Pipeline::instances`] of the instances whose artifacts it takes, in axis order.
+    pub inputs: BTreeMap<String, Vec<usize>>,
+    /// What it may use; never part of the fingerprint.
+    pub resources: Resources,
+}
+
+impl Instance {
+    /// Returns the indices of all instances this one takes artifacts from.
+    pub fn parents(&self) -> impl Iterator<Item = usize> + '_ {
+        self.inputs.values().flatten().copied()
+    }
+
+    /// Returns where its artifact appears below the pipeline's output folder: `decompose/seed=0`.
+    #[must_use]
+    pub fn out_path(&self) -> PathBuf {
+        let mut path = PathBuf::from(&self.id.stage);
+        path.extend(self.id.axes.iter().map(|(axis, value)| format!("{axis}={value}")));
+        path
+    }
+}
+
+/// The name of an instance: `decompose[seed=0]`, or `target` for a stage without a matrix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The stage's name.
+    pub stage: String,
+    /// The axis values, by axis name.
+    pub axes: BTreeMap<String, String>,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.stage)?;
+        for (position, (axis, value)) in self.axes.iter().enumerate() {
+            write!(f, "{}{axis}={value}", if position == 0 { '[' } else { ',' })?;
+        }
+        if self.axes.is_empty() { Ok(()) } else { f.write_str("]") }
+    }
+}
+
+/// What a stage may use of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Threads; the run's `--threads` when absent.
+    pub threads: Option<usize>,
+    /// GPUs.
+    pub gpus: usize,
+    /// Expected time, for schedulers that want one.
+    pub time: Option<Duration>,
+}
