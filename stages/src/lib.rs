@@ -1,1 +1,7 @@
-//! placeholder
+//! The stage kinds of spdflow: models, decomposition, clustering, comparison, figures.
+#![forbid(unsafe_code)]
+
+pub mod artifact;
+pub mod matrix;
+pub mod pattern;
+pub mod solution;
