@@ -1,4 +1,8 @@
 //! The stage kinds of spdflow: target models, decomposition, clustering, comparison, figures.
 #![forbid(unsafe_code)]
 
-mod bridge;
+pub mod artifact;
+pub mod bridge;
+pub mod matrix;
+pub mod pattern;
+pub mod solution;

@@ -12,13 +12,13 @@ use spdflow_kernels::sigmoid::Sigmoid;
 use super::graph::DeviceResult;
 
 /// A matrix on a device. Scalars are `(1, 1)`, vectors over the batch `(1, R)`.
-pub(crate) type Array<D> = Tensor<(usize, usize), f32, D>;
+pub type Array<D> = Tensor<(usize, usize), f32, D>;
 
 /// The memory behind a gradient.
-pub(crate) type GradientBuffer<D> = <D as Storage<f32>>::Vec;
+pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
 
 /// Memory: how kernels read tensors and how parameters live outside the tape.
-pub(crate) trait Buffers: Device<f32> {
+pub trait Buffers: Device<f32> {
     /// Read access to a tensor's data that outlives the tensor, for the backward pass.
     type View: Clone + 'static;
 
@@ -48,30 +48,30 @@ pub(crate) trait Buffers: Device<f32> {
 }
 
 /// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.
-pub(crate) struct SiteViews<D: Buffers> {
-    pub(crate) rows: usize,
-    pub(crate) activations: D::View,
+pub struct SiteViews<D: Buffers> {
+    pub rows: usize,
+    pub activations: D::View,
     /// `None`: all components on. `Some((mask, true))`: one mask `[C]` for all rows.
-    pub(crate) mask: Option<(D::View, bool)>,
-    pub(crate) u: D::View,
-    pub(crate) frozen: Option<D::View>,
-    pub(crate) delta_mask: Option<D::View>,
-    pub(crate) routing: Option<D::View>,
-    pub(crate) bias: Option<D::View>,
+    pub mask: Option<(D::View, bool)>,
+    pub u: D::View,
+    pub frozen: Option<D::View>,
+    pub delta_mask: Option<D::View>,
+    pub routing: Option<D::View>,
+    pub bias: Option<D::View>,
 }
 
 /// Where a masked site's gradients go.
-pub(crate) struct SiteGradients<'a, D: Buffers> {
-    pub(crate) activations: Option<&'a mut GradientBuffer<D>>,
-    pub(crate) mask: Option<&'a mut GradientBuffer<D>>,
-    pub(crate) u: Option<&'a mut GradientBuffer<D>>,
-    pub(crate) frozen: Option<&'a mut GradientBuffer<D>>,
-    pub(crate) delta_mask: Option<&'a mut GradientBuffer<D>>,
+pub struct SiteGradients<'a, D: Buffers> {
+    pub activations: Option<&'a mut GradientBuffer<D>>,
+    pub mask: Option<&'a mut GradientBuffer<D>>,
+    pub u: Option<&'a mut GradientBuffer<D>>,
+    pub frozen: Option<&'a mut GradientBuffer<D>>,
+    pub delta_mask: Option<&'a mut GradientBuffer<D>>,
 }
 
 /// The operations. Shapes are `(features, rows)` of the result unless said otherwise.
 #[allow(clippy::too_many_arguments)]
-pub(crate) trait Kernels: Buffers {
+pub trait Kernels: Buffers {
     /// Uniform draws in [0, 1); element `(f, r)` depends on the stream, `f` and `rows[r]` only.
     fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Array<Self>, Self>;
 
@@ -304,18 +304,18 @@ pub(crate) trait Kernels: Buffers {
 
 /// The shape of [`Kernels::grouped_linear`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct GroupedShape {
+pub struct GroupedShape {
     /// How many components.
-    pub(crate) groups: usize,
+    pub groups: usize,
     /// Input features of one component.
-    pub(crate) inputs: usize,
+    pub inputs: usize,
     /// Output features of one component.
-    pub(crate) outputs: usize,
+    pub outputs: usize,
     /// Rows of the batch.
-    pub(crate) rows: usize,
+    pub rows: usize,
     /// Whether all components read the same `[inputs, rows]`.
-    pub(crate) shared: bool,
+    pub shared: bool,
 }
 
 /// A device the method can run on.
-pub(crate) trait Backend: Kernels {}
+pub trait Backend: Kernels {}

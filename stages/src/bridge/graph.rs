@@ -10,10 +10,10 @@ use super::backend::{Array, Backend, GradientBuffer};
 use super::slot::{Slot, slot};
 
 /// A result whose error is the device's.
-pub(crate) type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
+pub type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
 
 /// A matrix that the step computes with. Cloning is cheap and keeps the identity.
-pub(crate) struct Var<D: Backend>(Rc<Node<D>>);
+pub struct Var<D: Backend>(Rc<Node<D>>);
 
 struct Node<D: Backend> {
     array: Array<D>,
@@ -33,77 +33,77 @@ impl<D: Backend> Var<D> {
     }
 
     /// Returns `(features, rows)`.
-    pub(crate) fn shape(&self) -> (usize, usize) {
+    pub fn shape(&self) -> (usize, usize) {
         use dfdx::prelude::HasShape;
         *self.0.array.shape()
     }
 
     /// Returns read access to the data; the same view every time.
-    pub(crate) fn view(&self) -> &D::View {
+    pub fn view(&self) -> &D::View {
         self.0.view.get_or_init(|| D::view(&self.0.array))
     }
 
     /// Returns whether a gradient flows into this value.
-    pub(crate) fn is_traced(&self) -> bool {
+    pub fn is_traced(&self) -> bool {
         self.0.traced
     }
 
     /// Returns whether both are the same value, not merely equal.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
     /// Returns the data, row-major.
-    pub(crate) fn to_vec(&self) -> Vec<f32> {
+    pub fn to_vec(&self) -> Vec<f32> {
         D::download(self.view())
     }
 
     /// Returns the value of a `(1, 1)` matrix.
-    pub(crate) fn scalar(&self) -> f64 {
+    pub fn scalar(&self) -> f64 {
         assert_eq!(self.shape(), (1, 1), "only a scalar has one value");
         f64::from(self.to_vec()[0])
     }
 }
 
 /// One step's computation. Drop it with the step.
-pub(crate) struct Graph<D: Backend> {
+pub struct Graph<D: Backend> {
     device: D,
     tape: Option<RefCell<OwnedTape<f32, D>>>,
 }
 
 impl<D: Backend> Graph<D> {
     /// Returns a graph that records how values were made, for [`Graph::backward`].
-    pub(crate) fn recording(device: &D) -> Self {
+    pub fn recording(device: &D) -> Self {
         Self { device: device.clone(), tape: Some(RefCell::default()) }
     }
 
     /// Returns a graph that only computes.
-    pub(crate) fn detached(device: &D) -> Self {
+    pub fn detached(device: &D) -> Self {
         Self { device: device.clone(), tape: None }
     }
 
     /// Returns the device.
-    pub(crate) fn device(&self) -> &D {
+    pub fn device(&self) -> &D {
         &self.device
     }
 
     /// Returns a value no gradient flows into.
-    pub(crate) fn constant(&self, array: Array<D>) -> Var<D> {
+    pub fn constant(&self, array: Array<D>) -> Var<D> {
         Var::new(array, false)
     }
 
     /// Returns a value no gradient flows into, from host memory, row-major.
-    pub(crate) fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Var<D>, D> {
+    pub fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Var<D>, D> {
         Ok(self.constant(self.device.upload(data, shape)?))
     }
 
     /// Returns a leaf: a value whose gradient is wanted.
-    pub(crate) fn leaf(&self, array: Array<D>) -> Var<D> {
+    pub fn leaf(&self, array: Array<D>) -> Var<D> {
         Var::new(array, self.tape.is_some())
     }
 
     /// Returns the same value cut from its history.
-    pub(crate) fn detach(&self, value: &Var<D>) -> Var<D> {
+    pub fn detach(&self, value: &Var<D>) -> Var<D> {
         if value.is_traced() { Var::new(value.0.array.clone(), false) } else { value.clone() }
     }
 
@@ -154,13 +154,13 @@ impl<D: Backend> Graph<D> {
     ///
     /// # Panics
     /// If the graph does not record.
-    pub(crate) fn backward(&self, loss: &Var<D>) -> DeviceResult<Gradients<f32, D>, D> {
+    pub fn backward(&self, loss: &Var<D>) -> DeviceResult<Gradients<f32, D>, D> {
         let tape = self.tape.as_ref().expect("only a recording graph can be differentiated").take();
         loss.0.array.clone().put_tape(tape).try_sum::<Rank0, Axes2<0, 1>>()?.try_backward()
     }
 
     /// Returns the gradient of `leaf` in `gradients`, zeros if nothing flowed into it.
-    pub(crate) fn gradient<'a>(
+    pub fn gradient<'a>(
         &self,
         gradients: &'a mut Gradients<f32, D>,
         leaf: &Var<D>,

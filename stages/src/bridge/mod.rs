@@ -16,6 +16,6 @@ mod graph;
 mod ops;
 mod slot;
 
-pub(crate) use backend::{Array, Backend, Buffers, GradientBuffer, Kernels, SiteGradients, SiteViews};
-pub(crate) use graph::{DeviceResult, Graph, Var};
-pub(crate) use ops::{MaskInput, SiteInputs};
+pub use backend::{Array, Backend, Buffers, GradientBuffer, Kernels, SiteGradients, SiteViews};
+pub use graph::{DeviceResult, Graph, Var};
+pub use ops::{MaskInput, SiteInputs};

@@ -8,12 +8,12 @@ use super::super::graph::{DeviceResult, Graph, Var};
 
 impl<D: Backend> Graph<D> {
     /// Returns uniform draws `(features, rows.len())`; see `spdflow_kernels::philox`.
-    pub(crate) fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Var<D>, D> {
+    pub fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Var<D>, D> {
         Ok(self.constant(self.device().uniform(stream, features, rows)?))
     }
 
     /// Returns `max(x, 0)`.
-    pub(crate) fn relu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn relu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().relu(x.view(), x.shape())?;
         let view = x.view().clone();
         Ok(self.push(out, &[x], move |device, grad_out, grads| {
@@ -22,7 +22,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns the exact GELU.
-    pub(crate) fn gelu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn gelu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().gelu(x.view(), x.shape())?;
         let view = x.view().clone();
         Ok(self.push(out, &[x], move |device, grad_out, grads| {
@@ -31,7 +31,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `function(x)`, with the gradient that the method defines for it.
-    pub(crate) fn sigmoid(&self, function: Sigmoid, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn sigmoid(&self, function: Sigmoid, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().sigmoid(function, x.view(), x.shape())?;
         let view = x.view().clone();
         Ok(self.push(out, &[x], move |device, grad_out, grads| {
@@ -40,7 +40,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `scale x + noise_scale noise`, the noise a constant.
-    pub(crate) fn blend(&self, x: &Var<D>, scale: f32, noise: &Var<D>, noise_scale: f32) -> DeviceResult<Var<D>, D> {
+    pub fn blend(&self, x: &Var<D>, scale: f32, noise: &Var<D>, noise_scale: f32) -> DeviceResult<Var<D>, D> {
         assert_eq!(x.shape(), noise.shape(), "blend");
         let out = self.device().blend(x.view(), scale, noise.view(), noise_scale, x.shape())?;
         Ok(self.push(out, &[x], move |device, grad_out, grads| {
@@ -49,7 +49,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns the mask `g + (1 − g) r` (spec section 4).
-    pub(crate) fn interpolate(&self, importance: &Var<D>, source: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn interpolate(&self, importance: &Var<D>, source: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(importance.shape(), source.shape(), "importance and source of a mask");
         let out = self.device().interpolate(importance.view(), source.view(), importance.shape())?;
         let (g, r) = (importance.view().clone(), source.view().clone());

@@ -7,7 +7,7 @@ use super::super::graph::{DeviceResult, Graph, Var};
 
 impl<D: Backend> Graph<D> {
     /// Returns `Σ (prediction − target)²`; the target is a constant.
-    pub(crate) fn squared_error(&self, prediction: &Var<D>, target: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn squared_error(&self, prediction: &Var<D>, target: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(prediction.shape(), target.shape(), "prediction and target");
         let out = self.device().squared_error(prediction.view(), target.view())?;
         let (p, t) = (prediction.view().clone(), target.view().clone());
@@ -19,7 +19,7 @@ impl<D: Backend> Graph<D> {
     /// Returns one site's importance minimality over `positions` positions.
     ///
     /// `upper` `(C, R)`; `row_counts` `(1, R)` says how many positions each row stands for.
-    pub(crate) fn importance_minimality(
+    pub fn importance_minimality(
         &self,
         upper: &Var<D>,
         row_counts: Option<&Var<D>>,
@@ -48,7 +48,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `Σ (W − (VU)ᵀ)²`: `w` `(d_out, d_in)` a constant, `v` `(d_in, C)`, `u` `(C, d_out)`.
-    pub(crate) fn faithfulness(&self, w: &Var<D>, v: &Var<D>, u: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn faithfulness(&self, w: &Var<D>, v: &Var<D>, u: &Var<D>) -> DeviceResult<Var<D>, D> {
         let w_shape = w.shape();
         let out = self.device().faithfulness(w.view(), v.view(), u.view(), w_shape)?;
         let (w_view, v_view, u_view) = (w.view().clone(), v.view().clone(), u.view().clone());
@@ -60,7 +60,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `Σ coefficient · scalar`; nothing for an empty list but zero.
-    pub(crate) fn combine(&self, terms: &[(f64, Var<D>)]) -> DeviceResult<Var<D>, D> {
+    pub fn combine(&self, terms: &[(f64, Var<D>)]) -> DeviceResult<Var<D>, D> {
         let coefficients: Vec<f64> = terms.iter().map(|(coefficient, _)| *coefficient).collect();
         let views: Vec<_> = terms.iter().map(|(_, scalar)| scalar.view().clone()).collect();
         let out = self.device().combine(&views, &coefficients)?;

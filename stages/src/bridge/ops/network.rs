@@ -7,7 +7,7 @@ impl<D: Backend> Graph<D> {
     /// Returns the outputs of the components' private networks with one hidden layer, fused.
     ///
     /// `x` `(C, R)`; `w1`, `b1`, `w2` `(C, H)`; `b2` `(C, 1)`.
-    pub(crate) fn ci_mlp(&self, x: &Var<D>, [w1, b1, w2, b2]: [&Var<D>; 4]) -> DeviceResult<Var<D>, D> {
+    pub fn ci_mlp(&self, x: &Var<D>, [w1, b1, w2, b2]: [&Var<D>; 4]) -> DeviceResult<Var<D>, D> {
         let shape = x.shape();
         let weights = [w1.view().clone(), b1.view().clone(), w2.view().clone(), b2.view().clone()];
         let out = self.device().ci_mlp(x.view(), &weights, shape)?;
@@ -34,7 +34,7 @@ impl<D: Backend> Graph<D> {
     ///
     /// `w` holds `[C, inputs, outputs]` as `(C, inputs·outputs)`, `b` `(C, outputs)`; `x` is `(C·inputs, R)`, or
     /// `(inputs, R)` read by every component if `shared`. The result is `(C·outputs, R)`.
-    pub(crate) fn grouped_linear(&self, x: &Var<D>, w: &Var<D>, b: &Var<D>, shared: bool) -> DeviceResult<Var<D>, D> {
+    pub fn grouped_linear(&self, x: &Var<D>, w: &Var<D>, b: &Var<D>, shared: bool) -> DeviceResult<Var<D>, D> {
         let ((groups, per_group), (b_groups, outputs)) = (w.shape(), b.shape());
         let (features, rows) = x.shape();
         let inputs = if shared { features } else { features / groups.max(1) };

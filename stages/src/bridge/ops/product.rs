@@ -5,12 +5,12 @@ use super::super::graph::{DeviceResult, Graph, Var};
 
 impl<D: Backend> Graph<D> {
     /// Returns `W x`: `w` `(m, n)`, `x` `(n, R)`.
-    pub(crate) fn apply(&self, w: &Var<D>, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn apply(&self, w: &Var<D>, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         self.product(w, x, false)
     }
 
     /// Returns `Wᵀ x`: `w` `(n, m)`, `x` `(n, R)`.
-    pub(crate) fn apply_transposed(&self, w: &Var<D>, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn apply_transposed(&self, w: &Var<D>, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         self.product(w, x, true)
     }
 
@@ -37,7 +37,7 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `x + b` for every row: `x` `(m, R)`, `bias` `(m, 1)`.
-    pub(crate) fn add_bias(&self, x: &Var<D>, bias: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn add_bias(&self, x: &Var<D>, bias: &Var<D>) -> DeviceResult<Var<D>, D> {
         let shape = x.shape();
         assert_eq!(bias.shape(), (shape.0, 1), "bias of {} features", shape.0);
         let out = self.device().add_bias(x.view(), bias.view(), shape)?;
@@ -49,7 +49,7 @@ impl<D: Backend> Graph<D> {
 
     /// Returns `a + b`.
     #[cfg_attr(not(test), expect(dead_code, reason = "residual networks are the first to need it"))]
-    pub(crate) fn add(&self, a: &Var<D>, b: &Var<D>) -> DeviceResult<Var<D>, D> {
+    pub fn add(&self, a: &Var<D>, b: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(a.shape(), b.shape(), "sum of matrices");
         let out = self.device().add(a.view(), b.view(), a.shape())?;
         Ok(self.push(out, &[a, b], move |device, grad_out, grads| {

@@ -4,7 +4,7 @@ use super::super::backend::{Backend, SiteGradients, SiteViews};
 use super::super::graph::{DeviceResult, Graph, Var};
 
 /// The masks of a site's components.
-pub(crate) enum MaskInput<'a, D: Backend> {
+pub enum MaskInput<'a, D: Backend> {
     /// All on.
     Ones,
     /// One mask for all rows, `(C, 1)`.
@@ -14,26 +14,26 @@ pub(crate) enum MaskInput<'a, D: Backend> {
 }
 
 /// What [`Graph::masked_site`] is computed from; see `spdflow_kernels::masked_site` for the formula.
-pub(crate) struct SiteInputs<'a, D: Backend> {
+pub struct SiteInputs<'a, D: Backend> {
     /// `Vᵀx`, `(C, R)`.
-    pub(crate) activations: &'a Var<D>,
+    pub activations: &'a Var<D>,
     /// The components' masks.
-    pub(crate) mask: MaskInput<'a, D>,
+    pub mask: MaskInput<'a, D>,
     /// `(C, d_out)`.
-    pub(crate) u: &'a Var<D>,
+    pub u: &'a Var<D>,
     /// `Wx`, `(d_out, R)`.
-    pub(crate) frozen: Option<&'a Var<D>>,
+    pub frozen: Option<&'a Var<D>>,
     /// `(1, R)`.
-    pub(crate) delta_mask: Option<&'a Var<D>>,
+    pub delta_mask: Option<&'a Var<D>>,
     /// `(1, R)`, zeros and ones, a constant.
-    pub(crate) routing: Option<&'a Var<D>>,
+    pub routing: Option<&'a Var<D>>,
     /// `(d_out, 1)`, a constant.
-    pub(crate) bias: Option<&'a Var<D>>,
+    pub bias: Option<&'a Var<D>>,
 }
 
 impl<D: Backend> Graph<D> {
     /// Returns the site's output `(d_out, R)`.
-    pub(crate) fn masked_site(&self, inputs: &SiteInputs<'_, D>) -> DeviceResult<Var<D>, D> {
+    pub fn masked_site(&self, inputs: &SiteInputs<'_, D>) -> DeviceResult<Var<D>, D> {
         let rows = inputs.activations.shape().1;
         let shape = (inputs.u.shape().1, rows);
         let (mask, broadcast) = match inputs.mask {
