@@ -3,6 +3,10 @@
 
 pub mod artifact;
 pub mod bridge;
+pub mod data;
+pub mod decomposition;
 pub mod matrix;
+pub mod models;
 pub mod pattern;
+pub mod purpose;
 pub mod solution;

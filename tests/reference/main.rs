@@ -6,4 +6,7 @@
 #[allow(dead_code, reason = "each case file uses another part")]
 mod support;
 
+mod losses;
+mod spd;
 mod target_ci;
+mod trajectories;
