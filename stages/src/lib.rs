@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod cluster;
+pub mod compare;
 pub mod matrix;
 pub mod pattern;
 pub mod solution;

@@ -6,4 +6,5 @@
 #[allow(dead_code, reason = "each case file uses another part")]
 mod support;
 
+mod compare_models;
 mod target_ci;
