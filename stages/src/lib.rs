@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod cluster;
 pub mod compare;
+pub mod figure;
 pub mod matrix;
 pub mod pattern;
 pub mod solution;
