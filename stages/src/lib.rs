@@ -7,4 +7,5 @@ pub mod compare;
 pub mod figure;
 pub mod matrix;
 pub mod pattern;
+pub mod plot;
 pub mod solution;

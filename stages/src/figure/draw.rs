@@ -43,7 +43,18 @@ impl Panel {
         if !self.y.label.is_empty() {
             left += NORMAL * 1.45;
         }
-        (left, 5.0)
+        // The outermost labels under the panel stick out by half their width.
+        let (mut before, mut after) = (2.0_f64, 3.0_f64);
+        for tick in self.x.all_ticks(120.0, 34.0) {
+            let half = tick.label.map_or(0.0, |label| sheet.text_width(&label, Face::Regular, SMALL) / 2.0);
+            let position = self.x.scale.position(tick.value);
+            if position < 0.04 {
+                before = before.max(half);
+            } else if position > 0.96 {
+                after = after.max(half);
+            }
+        }
+        (left.max(before), after + 2.0)
     }
 
     /// Returns the room needed above and below a frame of `width`.

@@ -227,4 +227,4 @@ impl Figure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,8 +11,11 @@ use crate::matrix::Matrix;
 pub fn polygon(weight: &Matrix) -> Figure {
     let vectors = columns(weight);
     let mut panel = vector_panel("", &vectors, radius_of(&[&vectors]), Labels::Shown);
-    panel.x = Axis::new("hidden unit 0", panel.x.scale);
-    panel.y = Axis::new("hidden unit 1", panel.y.scale);
+    // The same numbers on both axes.
+    let ticks: Vec<(f64, String)> =
+        panel.x.scale.ticks(5).into_iter().filter_map(|tick| Some((tick.value, tick.label?))).collect();
+    panel.x = Axis::new("hidden unit 0", panel.x.scale).with_ticks(Ticks::At(ticks.clone()));
+    panel.y = Axis::new("hidden unit 1", panel.y.scale).with_ticks(Ticks::At(ticks));
     panel.frame = Frame::Box;
     Figure::single("Feature vectors in the hidden space", 200.0, 160.0, panel)
 }
