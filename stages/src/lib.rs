@@ -1,7 +1,8 @@
-//! The stage kinds of spdflow: models, decomposition, clustering, comparison, figures.
+//! The stage kinds of spdflow: target models, decomposition, clustering, comparison, figures.
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod bridge;
 pub mod cluster;
 pub mod compare;
 pub mod figure;
