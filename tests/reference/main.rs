@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "each case file uses another part")]
 mod support;
 
+mod compare_models;
 mod losses;
 mod spd;
 mod target_ci;

@@ -1,0 +1,3 @@
+//! Stage kinds that group components which act together.
+
+pub mod kmeans;

@@ -1,0 +1,3 @@
+//! Stage kinds that compare two artifacts of one kind.
+
+pub mod similarity;
