@@ -123,6 +123,17 @@ impl Cache {
         self.root.join("tmp").join(format!("{}-{nanoseconds:x}-{number}", std::process::id()))
     }
 
+    /// Removes temporary files that were left by processes killed more than a day ago.
+    pub fn remove_old_temporaries(&self) {
+        const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+        for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > DAY)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Writes `bytes` to `path` so that the file is there whole or not at all.
     pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), CacheError> {
         let temporary = self.temporary();
