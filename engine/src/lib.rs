@@ -4,6 +4,11 @@
 //! goes out as events.
 #![forbid(unsafe_code)]
 
+pub mod diagnostic;
+mod graph;
 pub mod kind;
 pub mod pipeline;
+mod select;
+pub mod spec;
+pub mod suggest;
 pub mod value;
