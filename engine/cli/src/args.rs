@@ -20,7 +20,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 a bug of spdflow, 2 command line or pipeline wrong, 3 stale (status --exit-code),
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 a bug of spdflow, 2 command line or pipeline wrong, 3 stale (status --exit-code),
 4 a stage failed, 5 some stages failed under --keep-going, 7 cache unusable or damaged, 130/143 interrupted after a
 checkpoint.";
 
@@ -270,9 +271,10 @@ fn parse_device(text: &str) -> Result<Device, String> {
     match text.split_once(':') {
         None if text == "cpu" => Ok(Device::Cpu),
         None if text == "cuda" => Ok(Device::Cuda(0)),
-        Some(("cuda", index)) => {
-            index.parse().map(Device::Cuda).map_err(|_| format!("expected a device number after `cuda:`, found `{index}`"))
-        }
+        Some(("cuda", index)) => index
+            .parse()
+            .map(Device::Cuda)
+            .map_err(|_| format!("expected a device number after `cuda:`, found `{index}`")),
         _ => Err("expected `cpu`, `cuda` or `cuda:N`".to_owned()),
     }
 }

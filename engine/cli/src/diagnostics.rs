@@ -43,8 +43,7 @@ pub(crate) fn to_json(report: &Report) -> serde_json::Value {
         .diagnostics
         .iter()
         .map(|diagnostic| {
-            let labels: Vec<_> =
-                diagnostic.labels.iter().map(|label| place(&label.origin, &label.text)).collect();
+            let labels: Vec<_> = diagnostic.labels.iter().map(|label| place(&label.origin, &label.text)).collect();
             serde_json::json!({ "message": diagnostic.message, "labels": labels, "hints": diagnostic.hints })
         })
         .collect();
@@ -67,7 +66,8 @@ fn render(diagnostic: &Diagnostic, report: &Report) -> String {
         }
         let mut snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
         for (position, label) in here.iter().enumerate() {
-            let kind = if is_first_snippet && position == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            let kind =
+                if is_first_snippet && position == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
             let text = (!label.text.is_empty()).then_some(label.text.as_str());
             snippet = snippet.annotation(kind.span(label.origin.span.clone()).label(text));
         }

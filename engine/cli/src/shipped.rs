@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::spec;
+use spdflow_engine::suggest::{did_you_mean, listed};
 
 use crate::failure::Failure;
 
@@ -20,8 +21,7 @@ pub(crate) struct Shipped {
 }
 
 /// Every shipped pipeline, by name.
-pub(crate) const SHIPPED: &[Shipped] =
-    &[Shipped { name: "tms", text: include_str!("../../../pipelines/tms.toml") }];
+pub(crate) const SHIPPED: &[Shipped] = &[Shipped { name: "tms", text: include_str!("../../../pipelines/tms.toml") }];
 
 /// The folder that shipped pipelines pretend to lie in; no such folder exists.
 const FOLDER: &str = "<shipped>";
@@ -36,12 +36,16 @@ pub(crate) fn path_of(file: &str) -> Result<PathBuf, Failure> {
         return Ok(path.to_path_buf());
     }
     if SHIPPED.iter().any(|shipped| shipped.name == file) {
-        return Ok(Path::new(FOLDER).join(file).with_extension("toml"));
+        return Ok(shipped_path(file));
     }
     let names = SHIPPED.iter().map(|shipped| shipped.name);
-    let hint = spec::did_you_mean(file, names.clone())
-        .unwrap_or_else(|| format!("shipped pipelines: {}", spec::listed(names)));
+    let hint = did_you_mean(file, names.clone()).unwrap_or_else(|| format!("shipped pipelines: {}", listed(names)));
     Err(Failure::input(Diagnostic::new(format!("there is no pipeline file `{file}`")).hint(hint)))
+}
+
+/// Returns the path under which [`Files`] finds the shipped pipeline `name`.
+pub(crate) fn shipped_path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{name}.toml"))
 }
 
 /// Reads pipeline files from the disk, and shipped ones from the binary.

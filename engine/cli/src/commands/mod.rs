@@ -41,3 +41,11 @@ pub(crate) fn print_json(mut document: serde_json::Value) {
     document["version"] = 1.into();
     anstream::println!("{document:#}");
 }
+
+/// Prints names with what they mean, in two columns.
+fn print_pairs(pairs: &[(&str, &str)]) {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, meaning) in pairs {
+        anstream::println!("{}", format!("{name:width$}  {meaning}").trim_end());
+    }
+}
