@@ -2,11 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod build_info;
 mod commands;
 mod diagnostics;
 mod failure;
 mod registry;
+mod report;
 mod shipped;
+mod signals;
 
 use std::process::ExitCode;
 

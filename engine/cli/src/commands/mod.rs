@@ -3,9 +3,15 @@
 mod check;
 mod graph;
 mod kinds;
+mod log;
+mod metrics;
 mod pipelines;
+mod plan;
+mod run;
+mod show;
+mod status;
+mod store;
 
-use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::spec::{self, LoadOptions};
 
@@ -21,12 +27,12 @@ pub(crate) fn dispatch(command: Command, output: &OutputArgs) -> Result<Exit, Fa
         Command::Graph(args) => graph::graph(&args, output),
         Command::Kinds(args) => kinds::kinds(&args, output),
         Command::Pipelines => pipelines::pipelines(output),
-        Command::Run(_)
-        | Command::Plan(_)
-        | Command::Status(_)
-        | Command::Log(_)
-        | Command::Show(_)
-        | Command::Metrics(_) => Err(Failure::input(Diagnostic::new("this command is not built yet"))),
+        Command::Run(args) => run::run(&args, output),
+        Command::Plan(args) => plan::plan(&args, output),
+        Command::Status(args) => status::status(&args, output),
+        Command::Log(args) => log::log(&args, output),
+        Command::Show(args) => show::show(&args, output),
+        Command::Metrics(args) => metrics::metrics(&args, output),
     }
 }
 
