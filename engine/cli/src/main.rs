@@ -7,6 +7,8 @@ mod diagnostics;
 mod failure;
 mod registry;
 mod shipped;
+#[cfg(test)]
+mod test_kinds;
 
 use std::process::ExitCode;
 
