@@ -20,10 +20,15 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 a bug of spdflow, 2 command line or pipeline wrong, 3 stale (status --exit-code),
-4 a stage failed, 5 some stages failed under --keep-going, 7 cache unusable or damaged, 130/143 interrupted after a
-checkpoint.";
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    a bug of spdflow
+  2    the command line or the pipeline is wrong
+  3    something is out of date (status --exit-code)
+  4    a stage failed
+  5    some stages failed under --keep-going
+  7    the cache cannot be used or is damaged
+  130  interrupted, after a checkpoint (143: terminated)";
 
 /// How to speak: options that every command takes.
 #[derive(Debug, Clone, Args)]

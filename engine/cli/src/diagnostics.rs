@@ -20,13 +20,17 @@ pub(crate) fn choose_colors(choice: ColorChoice) {
 
 /// Prints a report to stderr.
 pub(crate) fn print(report: &Report) {
-    for (position, diagnostic) in report.diagnostics.iter().enumerate() {
-        let separator = if position > 0 { "\n" } else { "" };
-        anstream::eprintln!("{separator}{}", render(diagnostic, report));
-    }
+    anstream::eprint!("{}", rendered(report));
+}
+
+/// Returns the text of a report, with styles.
+fn rendered(report: &Report) -> String {
+    let mut text =
+        report.diagnostics.iter().map(|diagnostic| render(diagnostic, report)).collect::<Vec<_>>().join("\n\n");
     if report.diagnostics.len() > 1 {
-        anstream::eprintln!("\nfound {} mistakes", report.diagnostics.len());
+        text += &format!("\n\nfound {} mistakes", report.diagnostics.len());
     }
+    text + "\n"
 }
 
 /// Returns the report as one JSON document.
@@ -74,6 +78,18 @@ fn render(diagnostic: &Diagnostic, report: &Report) -> String {
         group = group.element(snippet);
     }
     let hint = Level::HELP.with_name("hint");
-    group = group.elements(diagnostic.hints.iter().map(|text| hint.clone().message(text.as_str())));
+    if diagnostic.labels.is_empty() {
+        // Nothing to hang the hints on: they follow as lines of their own.
+        let mut text = Renderer::styled().render(&[group]);
+        for words in &diagnostic.hints {
+            let title = hint.clone().secondary_title(words.as_str());
+            text += &format!("\n  {}", Renderer::styled().render(&[Group::with_title(title)]));
+        }
+        return text;
+    }
+    group = group.elements(diagnostic.hints.iter().map(|words| hint.clone().message(words.as_str())));
     Renderer::styled().render(&[group])
 }
+
+#[cfg(test)]
+mod tests;

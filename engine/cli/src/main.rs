@@ -10,6 +10,8 @@ mod registry;
 mod report;
 mod shipped;
 mod signals;
+#[cfg(test)]
+mod test_kinds;
 
 use std::process::ExitCode;
 

@@ -59,7 +59,10 @@ pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mi
     let mut instances = Vec::new();
     for stage in order {
         let spec = &checked.stages[stage];
-        let Some(placement) = &placements[stage] else { continue };
+        let Some(placement) = &placements[stage] else {
+            check_params_once(spec, mistakes);
+            continue;
+        };
         let slots = joins.of(stage, placement, &placements, checked, mistakes);
         let params = params_of(spec, placement, checked, variables, &mut used, mistakes);
         // With mistakes the pipeline is never handed out, so nothing is assembled any more.
@@ -81,7 +84,12 @@ pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mi
     }
     for (name, entry) in variables.0.iter().filter(|(name, _)| !used.contains(*name)) {
         // Parameters of an unknown kind or broken matrix were not looked at; do not blame the argument for that.
-        if mistakes.is_empty() || !checked.stages.iter().any(|stage| stage.kind.is_none() || stage.matrix.is_none()) {
+        if mistakes.is_empty()
+            || !checked
+                .stages
+                .iter()
+                .any(|stage| stage.kind.is_none() || stage.matrix.is_none() || stage.params.is_none())
+        {
             let message = format!("no parameter asks for `${{{name}}}`");
             let hint = "a path has at least two parts: `stage.NAME.params.KEY=VALUE`";
             mistakes.push(Diagnostic::new(message).at(entry.place()).hint(hint));
@@ -125,14 +133,14 @@ fn params_of(
     used: &mut BTreeSet<String>,
     mistakes: &mut Mistakes,
 ) -> Vec<Value> {
-    let Some(kind) = &spec.kind else { return Vec::new() };
+    let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
     let count = placement.count();
     // Resolving is the slow part; instances that cannot differ share it.
-    let differ = substitute::has_placeholders(&spec.params);
+    let differ = substitute::has_placeholders(params);
     let mut resolved = Vec::with_capacity(count);
     for number in 0..if differ { count } else { count.min(1) } {
         let coordinates = placement.coordinates(number);
-        let mut params = spec.params.clone();
+        let mut params = params.clone();
         let before = mistakes.len();
         let point = point(placement, &coordinates, &checked.axes);
         let mut substitution = Substitution {
@@ -159,6 +167,16 @@ fn params_of(
         return vec![resolved.remove(0); count];
     }
     resolved
+}
+
+/// Looks for mistakes in the parameters of a stage whose matrix is wrong, as far as they do not depend on it.
+fn check_params_once(spec: &StageSpec, mistakes: &mut Mistakes) {
+    if let (Some(kind), Some(params)) = (&spec.kind, &spec.params)
+        && !substitute::has_placeholders(params)
+        && let Err(errors) = kind.resolve(params)
+    {
+        mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &[])));
+    }
 }
 
 fn param_mistake(stage: &str, error: DecodeError, replaced: &[(crate::value::Origin, String, Value)]) -> Diagnostic {

@@ -148,7 +148,7 @@ fn check_slots(stage: &StageSpec, mistakes: &mut Mistakes) {
     let is_filled = |slot: &InputSlot| stage.inputs.iter().any(|input| input.slot == slot.name);
     for slot in info.inputs.iter().filter(|slot| slot.required && slot.name != "*" && !is_filled(slot)) {
         let message = format!("stage `{}` lacks the input `{}` that `{}` needs", stage.name, slot.name, info.name);
-        let accepts = listed(slot.accepts.iter().copied());
+        let accepts = slot.accepts.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(" or ");
         let hint = format!("add `inputs = {{ {} = \"STAGE\" }}` with a stage of kind {accepts}", slot.name);
         mistakes.push(Diagnostic::new(message).at(stage.origin.as_ref()).hint(hint));
     }
@@ -177,14 +177,15 @@ fn producers<'a>(
         if let (Some(slot), Some(kind)) = (slot, kind)
             && !slot.accepts.iter().any(|pattern| accepts(pattern, kind))
         {
-            let accepted = listed(slot.accepts.iter().copied());
+            let accepted = slot.accepts.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(" or ");
             let message = format!(
                 "input `{}` of stage `{}` takes an artifact of kind {accepted}, but `{name}` makes one of kind `{kind}`",
                 input.slot, stage.name
             );
-            let fitting = checked.stages.iter().filter(|stage| {
-                let kind = stage.kind.as_ref().map(|kind| kind.info().name);
-                kind.is_some_and(|kind| slot.accepts.iter().any(|pattern| accepts(pattern, kind)))
+            let fitting = checked.stages.iter().filter(|other| {
+                let kind = other.kind.as_ref().map(|kind| kind.info().name);
+                other.name != stage.name
+                    && kind.is_some_and(|kind| slot.accepts.iter().any(|pattern| accepts(pattern, kind)))
             });
             let fitting = listed(fitting.map(|stage| stage.name.as_str()));
             let hint = (!fitting.is_empty()).then(|| format!("stages that fit: {fitting}"));

@@ -192,7 +192,7 @@ fn put(root: &mut Value, steps: &[Step], entry: Entry) -> Result<(), String> {
             (Step::Item(position), Data::Array(items)) => {
                 walked = format!("{walked}[{position}]");
                 let count = items.len();
-                items.get_mut(*position).ok_or_else(|| format!("{what} holds {count} items, there is no `{walked}`"))?
+                items.get_mut(*position).ok_or_else(|| format!("{what} has length {count}, there is no `{walked}`"))?
             }
             (Step::Key(key), _) => return Err(format!("{what} is {found} and has no key `{key}`")),
             (Step::Item(position), _) => return Err(format!("{what} is {found} and has no item {position}")),

@@ -12,16 +12,46 @@ use crate::value::Value;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    threads: Option<usize>,
+    threads: Option<Threads>,
     #[serde(default)]
     gpus: usize,
-    time: Option<String>,
+    time: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "usize")]
+struct Threads(usize);
+
+impl TryFrom<usize> for Threads {
+    type Error = &'static str;
+
+    fn try_from(count: usize) -> Result<Self, Self::Error> {
+        if count > 0 { Ok(Self(count)) } else { Err("expected a whole number of at least 1, found `0`") }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Time(Duration);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        duration(&text)
+            .map(Self)
+            .ok_or_else(|| format!("expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`"))
+    }
 }
 
 /// Returns the resources of `stage`.
 pub(super) fn resources(stage: &str, value: &Value, mistakes: &mut Mistakes) -> Resources {
-    let written: Written = match value.decode_all() {
-        Ok(written) => written,
+    match value.decode_all::<Written>() {
+        Ok(written) => Resources {
+            threads: written.threads.map(|threads| threads.0),
+            gpus: written.gpus,
+            time: written.time.map(|time| time.0),
+        },
         Err(errors) => {
             mistakes.extend(errors.into_iter().map(|error| {
                 let what = if error.path.is_empty() { String::new() } else { format!(" `{}`", error.path) };
@@ -29,24 +59,9 @@ pub(super) fn resources(stage: &str, value: &Value, mistakes: &mut Mistakes) -> 
                     .at(error.origin.as_ref())
                     .hint_if_any(error.hint)
             }));
-            return Resources::default();
+            Resources::default()
         }
-    };
-    let origin = |key: &str| value.get(key).and_then(|value| value.origin.as_ref());
-    if written.threads == Some(0) {
-        let message =
-            format!("resources `threads` of stage `{stage}`: expected a whole number of at least 1, found `0`");
-        mistakes.push(Diagnostic::new(message).at(origin("threads")));
     }
-    let time = written.time.as_deref().and_then(|text| {
-        let duration = duration(text);
-        if duration.is_none() {
-            let message = format!("resources `time` of stage `{stage}`: expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`");
-            mistakes.push(Diagnostic::new(message).at(origin("time")));
-        }
-        duration
-    });
-    Resources { threads: written.threads, gpus: written.gpus, time }
 }
 
 /// Returns the time that `1h30m` and the like mean: whole numbers of `d`, `h`, `m` and `s`.

@@ -23,8 +23,8 @@ pub(super) struct StageSpec {
     pub(super) matrix: Option<Vec<usize>>,
     /// Its inputs, by slot.
     pub(super) inputs: Vec<InputSpec>,
-    /// `with` and `params` merged, `${…}` not yet replaced.
-    pub(super) params: Value,
+    /// `with` and `params` merged, `${…}` not yet replaced; nothing if a table is missing or wrong.
+    pub(super) params: Option<Value>,
     pub(super) resources: Resources,
 }
 
@@ -192,7 +192,8 @@ fn params(
     stage: &str,
     around: &Surroundings<'_>,
     mistakes: &mut Mistakes,
-) -> Value {
+) -> Option<Value> {
+    let mut is_complete = true;
     let empty = Data::Table(std::collections::BTreeMap::new());
     let mut merged = Value { data: empty, origin: None };
     if let Some(with) = entries.get("with") {
@@ -202,8 +203,9 @@ fn params(
                     merged = merge::over(merged, Value { data: value.data.clone(), origin: None });
                 }
                 // Reported where it stands.
-                Some(_) => {}
+                Some(_) => is_complete = false,
                 None => {
+                    is_complete = false;
                     let known = around.shared.keys().map(String::as_str);
                     let hint = hint_among(name, "known tables", known)
                         .unwrap_or_else(|| format!("add a table `[params.{name}]`"));
@@ -214,13 +216,14 @@ fn params(
         }
     }
     let own = entries.get("params");
-    if let Some(own) = own
-        && read::table(&own.value, &format!("`params` of stage `{stage}`"), mistakes).is_some()
-    {
-        merged = merge::over(merged, own.value.clone());
+    if let Some(own) = own {
+        match read::table(&own.value, &format!("`params` of stage `{stage}`"), mistakes) {
+            Some(_) => merged = merge::over(merged, own.value.clone()),
+            None => is_complete = false,
+        }
     }
     // A missing parameter is to be added to the stage's own table.
     let place = own.and_then(|own| own.value.origin.as_ref().or(own.key_origin.as_ref()));
     merged.origin = place.or(stage_entry.value.origin.as_ref()).or(stage_entry.key_origin.as_ref()).cloned();
-    merged
+    is_complete.then_some(merged)
 }

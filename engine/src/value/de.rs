@@ -36,11 +36,16 @@ pub(super) fn decode_all<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<De
             Ok(_) => return Err(sorted(fatal, found)),
             Err(error) => {
                 let placed = error.at_root(value);
+                // What a conversion makes of a stand-in, or of a table that holds one, says nothing about the file.
+                let follows = placed.in_stand_in
+                    || (placed.missing_key.is_none()
+                        && (stand_ins.values.contains(&placed.path)
+                            || found.iter().any(|earlier| earlier.path.starts_with(&placed.path))));
                 let is_new = match &placed.missing_key {
                     Some(key) => stand_ins.keys.entry(placed.path.clone()).or_default().insert(key.clone()),
                     None => stand_ins.values.insert(placed.path.clone()),
                 };
-                if !placed.in_stand_in {
+                if !follows {
                     fatal.push(placed.error);
                 }
                 // A stand-in that the type refuses ends the search: what was found so far is real.
@@ -342,7 +347,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_, '_> {
     decode_texts!(deserialize_str, deserialize_string, deserialize_char, deserialize_identifier);
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
+        if self.must_stand_in() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -455,7 +460,10 @@ impl<'de> de::SeqAccess<'de> for ListAccess<'_, '_, '_> {
         let Some(item) = self.items.next() else { return Ok(None) };
         let path = format!("{}[{}]", self.list.path, self.position);
         self.position += 1;
-        seed.deserialize(self.list.child(item, path)).map(Some)
+        let child = self.list.child(item, path);
+        let (path, origin) = (child.path.clone(), child.origin);
+        // A type that converts what it read (`try_from`) fails outside the decoder it was given.
+        seed.deserialize(child).map(Some).map_err(|error| error.placed(&path, origin, false))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -489,9 +497,13 @@ impl<'de> de::MapAccess<'de> for TableAccess<'_, '_, '_> {
             Some(entry) => {
                 let mut child = self.table.child(&entry.value, path);
                 child.origin = entry.value.origin.as_ref().or(entry.key_origin.as_ref()).or(child.origin);
-                seed.deserialize(child)
+                let (path, origin) = (child.path.clone(), child.origin);
+                seed.deserialize(child).map_err(|error| error.placed(&path, origin, false))
             }
-            None => seed.deserialize(StandIn { path, pass: self.table.pass }),
+            None => {
+                let stand_in = StandIn { path: path.clone(), pass: self.table.pass };
+                seed.deserialize(stand_in).map_err(|error| error.placed(&path, None, true))
+            }
         }
     }
 }

@@ -96,3 +96,55 @@ fn json(pipeline: &Pipeline) -> serde_json::Value {
         .collect();
     serde_json::json!({ "pipeline": pipeline.name, "nodes": nodes, "edges": edges })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_kinds::{PIPELINE, load};
+
+    fn pipeline() -> Pipeline {
+        load(PIPELINE, None, &[]).unwrap_or_else(|report| panic!("{report}"))
+    }
+
+    #[test]
+    fn the_text_names_every_input_of_every_instance() {
+        let expected = "target             train.tms
+decompose[seed=0]  decompose.spd  <-  target: target
+decompose[seed=1]  decompose.spd  <-  target: target
+figures            plot           <-  decompositions: decompose[seed=0], decompose[seed=1]
+";
+        assert_eq!(text(&pipeline()), expected);
+    }
+
+    #[test]
+    fn graphviz_and_mermaid_draw_the_same_edges() {
+        let dot_text = "digraph \"toy\" {
+  rankdir=LR;
+  node [shape=box, style=rounded];
+  n0 [label=\"target\\ntrain.tms\"];
+  n1 [label=\"decompose[seed=0]\\ndecompose.spd\"];
+  n2 [label=\"decompose[seed=1]\\ndecompose.spd\"];
+  n3 [label=\"figures\\nplot\"];
+  n0 -> n1 [label=\"target\"];
+  n0 -> n2 [label=\"target\"];
+  n1 -> n3 [label=\"decompositions\"];
+  n2 -> n3 [label=\"decompositions\"];
+}
+";
+        let mermaid_text = "flowchart LR
+  n0[\"target<br/>train.tms\"]
+  n1[\"decompose[seed=0]<br/>decompose.spd\"]
+  n2[\"decompose[seed=1]<br/>decompose.spd\"]
+  n3[\"figures<br/>plot\"]
+  n0 -->|target| n1
+  n0 -->|target| n2
+  n1 -->|decompositions| n3
+  n2 -->|decompositions| n3
+";
+        assert_eq!(dot(&pipeline()), dot_text);
+        assert_eq!(mermaid(&pipeline()), mermaid_text);
+        let json = json(&pipeline());
+        assert_eq!(json["edges"].as_array().map(Vec::len), Some(4));
+        assert_eq!(json["nodes"][1]["axes"]["seed"], "0");
+    }
+}

@@ -70,3 +70,32 @@ fn describe(kind: &dyn StageKind) -> String {
     text += &parameters::describe(&kind.params_schema());
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_described_with_inputs_and_parameters() {
+        let kind = crate::test_kinds::registry().get("decompose.spd").expect("present");
+        let expected = "decompose.spd  Takes a model apart
+
+Inputs
+  target  one train.*
+      The model.
+
+Parameters
+  losses  list of these tables, default []
+      kind = \"faithfulness\"
+          How far the sum of components is from the target.
+        coeff  number, required
+            Its weight.
+  probability  number, default 0.0
+      Which share of the features is active.
+  seed  whole number, default 0
+  steps  whole number, default 0
+      How many updates.
+";
+        assert_eq!(describe(kind.as_ref()), expected);
+    }
+}

@@ -132,7 +132,8 @@ impl<'de> de::SeqAccess<'de> for Repeat<'_> {
         }
         let path = format!("{}[{}]", self.list.path, self.position);
         self.position += 1;
-        seed.deserialize(StandIn { path, pass: self.list.pass }).map(Some)
+        let item = StandIn { path: path.clone(), pass: self.list.pass };
+        StandIn::placed(&path, seed.deserialize(item).map(Some))
     }
 }
 
@@ -154,7 +155,9 @@ impl<'de> de::MapAccess<'de> for NeededKeys<'_> {
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Error> {
         let key = self.next.take().expect("serde asks for a value only after its key");
-        seed.deserialize(StandIn { path: child_path(&self.table.path, key), pass: self.table.pass })
+        let path = child_path(&self.table.path, key);
+        let value = StandIn { path: path.clone(), pass: self.table.pass };
+        StandIn::placed(&path, seed.deserialize(value))
     }
 }
 

@@ -138,7 +138,8 @@ impl<'s> Writer<'s> {
     fn plural(&self, schema: &'s Json) -> String {
         match self.type_name(schema).as_str() {
             "true or false" => "truth values".to_owned(),
-            "one of" | "one of these tables" => "these".to_owned(),
+            "one of" => "these".to_owned(),
+            "one of these tables" => "these tables".to_owned(),
             list if list.starts_with("list of ") => list.replacen("list", "lists", 1),
             name if name.contains('|') => name.to_owned(),
             name => format!("{name}s"),
