@@ -7,7 +7,7 @@ use spdflow_cache::{
     Artifact, Cache, CacheError, Digest, FolderMemo, FolderState, Lookup, Memos, Metric, Output, Record,
 };
 
-use crate::artifact::edited_file;
+use crate::artifact::{MANIFEST, edited_file};
 use crate::error::RunError;
 use crate::outputs::{OutputRoot, Placed};
 use crate::pipeline::{Instance, Pipeline};
@@ -117,6 +117,7 @@ impl<'a> Workspace<'a> {
                 return Ok(Found::Fresh(known));
             }
             Some(Difference::Absent) => "its result is not in place",
+            Some(Difference::Changed) if !folder.join(MANIFEST).is_file() => "something else is in its place",
             Some(Difference::Changed) => match edited_file(&folder) {
                 Some(file) => {
                     let place = folder.display();

@@ -22,9 +22,17 @@ fn main() -> ExitCode {
     // A wrong command line ends here, with clap's message and exit code 2.
     let cli = args::Cli::parse();
     diagnostics::choose_colors(cli.output.color);
+    // `run --json` is a stream of lines, so its failure is one more line.
+    let is_stream = matches!(&cli.command, args::Command::Run(args) if !args.dry_run);
     let exit = commands::dispatch(cli.command, &cli.output).unwrap_or_else(|failure| {
         if cli.output.json {
-            commands::print_json(diagnostics::to_json(&failure.report));
+            let mut document = diagnostics::to_json(&failure.report);
+            if is_stream {
+                document["event"] = "error".into();
+                anstream::println!("{document}");
+            } else {
+                commands::print_json(document);
+            }
         }
         diagnostics::print(&failure.report);
         failure.exit

@@ -82,8 +82,9 @@ pub(crate) struct Job<'a> {
     pub(crate) threads: usize,
 }
 
-// Long enough that a thousand small stages share a few syncs, short enough that little is lost with the power.
-const FLUSH_PAUSE: Duration = Duration::from_millis(500);
+// Long enough that a thousand small stages share one sync (which may wait for everything else the machine writes),
+// short enough that little is lost with the power. The end of a run always syncs.
+const FLUSH_PAUSE: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     fn cache(&self) -> &Cache {

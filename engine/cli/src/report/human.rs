@@ -105,7 +105,9 @@ impl Listener for HumanReport {
         match event {
             Event::Started { instance, why, .. } => {
                 self.begin_live(instance);
-                self.say(Verbosity::Normal, "Running", Color::Cyan, &format!("{instance} ({why})"));
+                // The live line says the same.
+                let least = if self.live.is_some() { Verbosity::Verbose } else { Verbosity::Normal };
+                self.say(least, "Running", Color::Cyan, &format!("{instance} ({why})"));
             }
             Event::Resumed { instance, step } => {
                 let rest = format!("{instance} from step {step}");
