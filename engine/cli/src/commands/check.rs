@@ -1,0 +1,27 @@
+//! `spdflow check`: reads a pipeline and reports every mistake without running anything.
+
+use std::collections::BTreeSet;
+
+use crate::args::{CheckArgs, OutputArgs};
+use crate::failure::{Exit, Failure};
+
+/// Says that the pipeline is right; a wrong one never gets past loading.
+pub(super) fn check(args: &CheckArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+    let pipeline = super::load(&args.pipeline)?;
+    let stages = pipeline.instances.iter().map(|instance| &instance.id.stage).collect::<BTreeSet<_>>().len();
+    let instances = pipeline.instances.len();
+    if output.json {
+        super::print_json(serde_json::json!({
+            "pipeline": pipeline.name, "stages": stages, "instances": instances, "errors": [],
+        }));
+    } else if !output.quiet {
+        let stages = counted(stages, "stage");
+        let instances = counted(instances, "instance");
+        anstream::println!("pipeline `{}` is right: {stages}, {instances}", pipeline.name);
+    }
+    Ok(Exit::Done)
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
