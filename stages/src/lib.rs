@@ -3,12 +3,14 @@
 
 pub mod artifact;
 pub mod bridge;
+pub mod checkpoint;
 pub mod cluster;
 pub mod compare;
 pub mod data;
 pub mod decomposition;
 pub mod figure;
 pub mod matrix;
+pub mod metrics;
 pub mod models;
 pub mod pattern;
 pub mod plot;

@@ -4,6 +4,7 @@
 //! for each module, so that the same forward serves the plain target, training, and any set of masked components.
 //! Adding a model is a file here and a line in [`TargetConfig`].
 
+mod artifact;
 mod tms;
 
 use schemars::JsonSchema;
@@ -13,17 +14,26 @@ use spdflow_engine::kind::StageError;
 use crate::artifact::tensors::Tensors;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
+pub use artifact::{DESCRIPTION_FILE, LoadedTarget, TargetDescription, WEIGHTS_FILE};
 pub use tms::{Tms, TmsConfig};
 
 /// The configuration of a target model, as `target.json` records it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", content = "config", rename_all = "snake_case")]
 pub enum TargetConfig {
     /// A toy model of superposition.
     Tms(TmsConfig),
 }
 
 impl TargetConfig {
+    /// Returns how many features go in.
+    #[must_use]
+    pub fn n_features(&self) -> usize {
+        match self {
+            Self::Tms(config) => config.n_features,
+        }
+    }
+
     /// Returns the model with the weights in `state`, as constants on `device`.
     ///
     /// # Errors
