@@ -12,7 +12,18 @@ pub mod figure;
 pub mod matrix;
 pub mod metrics;
 pub mod models;
+pub mod optimizer;
 pub mod pattern;
 pub mod plot;
 pub mod purpose;
 pub mod solution;
+mod threads;
+pub mod train;
+
+use spdflow_engine::kind::Registry;
+
+/// Returns every stage kind of this crate.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new().with::<train::TrainTms>().with::<decomposition::DecomposeSpd>()
+}

@@ -7,8 +7,8 @@ use spdflow_stages::bridge::{Buffers, Graph};
 use spdflow_stages::data::Batch;
 use spdflow_stages::decomposition::loss::LossConfig;
 use spdflow_stages::decomposition::model::{ComponentModel, Leaves};
-use spdflow_stages::decomposition::parameters::Parameters;
 use spdflow_stages::decomposition::step::{Step, StepSettings};
+use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::spd::{Recipe, Recorded, features, loss, sampling, state};
 use crate::support::{Case, assert_close, assert_close_scalar, cases, number, tolerance};

@@ -12,10 +12,10 @@ use spdflow_stages::decomposition::loss::{
     StochasticReconLayerwise, StochasticReconSubset, UnmaskedRecon,
 };
 use spdflow_stages::decomposition::model::ComponentModel;
-use spdflow_stages::decomposition::parameters::Parameters;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
 use spdflow_stages::decomposition::site::{SitePattern, plan};
 use spdflow_stages::models::{TargetConfig, TmsConfig};
+use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::support::{Case, Entries, number};
 

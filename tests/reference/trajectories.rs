@@ -6,10 +6,10 @@ use spdflow_stages::artifact::tensors::Tensor;
 use spdflow_stages::bridge::Buffers;
 use spdflow_stages::data::Batch;
 use spdflow_stages::decomposition::loss::LossConfig;
-use spdflow_stages::decomposition::parameters::Parameters;
-use spdflow_stages::decomposition::schedule::{Schedule, Shape};
 use spdflow_stages::decomposition::step::StepSettings;
 use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer};
+use spdflow_stages::optimizer::parameters::Parameters;
+use spdflow_stages::optimizer::schedule::{Schedule, Shape};
 
 use crate::spd::{Recipe, Recorded, features, loss, sampling, state};
 use crate::support::{Case, assert_close, assert_close_scalar, cases, number, tolerance};

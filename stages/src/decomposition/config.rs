@@ -7,9 +7,9 @@ use spdflow_engine::kind::ParamIssue;
 use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use super::draws::Sampling;
 use super::loss::LossConfig;
-use super::schedule::Schedule;
 use super::site::SitePattern;
 use crate::data::Generation;
+use crate::optimizer::schedule::Schedule;
 use crate::solution::{DensePattern, IdentityPattern};
 
 /// The parameters of `decompose.spd`.

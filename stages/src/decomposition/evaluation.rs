@@ -10,12 +10,12 @@ use super::config::DecomposeParams;
 use super::draws::StreamDraws;
 use super::loss::LossConfig;
 use super::model::{ComponentModel, Leaves};
-use super::parameters::Parameters;
 use super::probe::probe;
 use super::step::{Step, StepSettings};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::data::SparseFeatures;
 use crate::metrics::MetricsLog;
+use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::solution::TargetSolution;
 

@@ -5,7 +5,6 @@ use spdflow_engine::kind::{InputArtifact, StageContext, StageError, Summary};
 
 use super::config::DecomposeParams;
 use super::model::{ComponentModel, Leaves, component_key};
-use super::parameters::Parameters;
 use super::probe::{SiteProbe, by_row, probe};
 use super::run::build;
 use crate::artifact::json;
@@ -16,6 +15,7 @@ use crate::data::SparseFeatures;
 use crate::matrix::Matrix;
 use crate::metrics::MetricsLog;
 use crate::models::TargetConfig;
+use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
 /// Target, components and networks, under the reference's state-dict names.

@@ -6,13 +6,14 @@ use spdflow_engine::kind::{Device, InputSlot, Kind, KindInfo, ParamIssue, StageC
 use super::config::DecomposeParams;
 use super::export::{DecompositionDescription, SiteDescription, matrices, write};
 use super::model::ComponentModel;
-use super::parameters::Parameters;
 use super::run::{Finished, run};
 use crate::bridge::Backend;
 use crate::data::SparseFeatures;
 use crate::metrics::MetricsLog;
 use crate::models::{LoadedTarget, TargetConfig};
+use crate::optimizer::parameters::Parameters;
 use crate::solution::{significant_subnets, subnet_sizes, tms_geometry};
+use crate::threads::with_threads;
 
 /// `decompose.spd`.
 pub struct DecomposeSpd;
@@ -39,7 +40,7 @@ impl Kind for DecomposeSpd {
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
         match context.device {
-            Device::Cpu => decompose(&Cpu::default(), params, context),
+            Device::Cpu => with_threads(context.threads, || decompose(&Cpu::default(), params, context)),
             Device::Cuda(_) => Err(StageError::failed_with_hint(
                 "this build of spdflow has no CUDA support",
                 "leave out `--device`, or use `--device cpu`",

@@ -8,10 +8,10 @@
 use spdflow_kernels::philox::normal;
 
 use super::causal_importance::{CausalImportance, Importance, NetworkInput, SigmoidType};
-use super::parameters::Parameters;
 use super::site::SitePlan;
 use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, SiteInputs, Var};
 use crate::models::{Linear, TargetModel};
+use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
 /// A matrix that is decomposed.

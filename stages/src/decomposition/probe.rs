@@ -4,9 +4,9 @@ use spdflow_kernels::faithfulness::transpose;
 
 use super::causal_importance::Importance;
 use super::model::{ComponentModel, Leaves};
-use super::parameters::Parameters;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::matrix::Matrix;
+use crate::optimizer::parameters::Parameters;
 
 /// The value of the one active feature.
 pub const PROBE_INPUT: f32 = 0.75;

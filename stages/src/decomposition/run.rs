@@ -6,7 +6,6 @@ use super::config::DecomposeParams;
 use super::draws::{Sampling, StreamDraws};
 use super::evaluation::Evaluator;
 use super::model::ComponentModel;
-use super::parameters::Parameters;
 use super::site::plan;
 use super::step::StepSettings;
 use super::trainer::{ClipNorms, StepReport, Trainer, unobserved};
@@ -16,6 +15,7 @@ use crate::checkpoint::Checkpoints;
 use crate::data::SparseFeatures;
 use crate::metrics::MetricsLog;
 use crate::models::{TargetConfig, TargetModel};
+use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
 /// A finished decomposition.

@@ -9,11 +9,11 @@ use super::draws::Draws;
 use super::loss::LossConfig;
 use super::loss::faithfulness::faithfulness;
 use super::model::{ComponentModel, Leaves};
-use super::parameters::{AdamW, ClipGroup, Parameters};
-use super::schedule::Schedule;
 use super::step::{LossValue, Step, StepSettings};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::data::Batch;
+use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
+use crate::optimizer::schedule::Schedule;
 
 /// Gradient clipping: the largest global L2 norm of each group's gradients; unlimited when absent.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

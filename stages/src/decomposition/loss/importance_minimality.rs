@@ -6,10 +6,10 @@ use spdflow_engine::kind::ParamIssue;
 use spdflow_kernels::importance_minimality::Constants;
 
 use super::super::draws::Draws;
-use super::super::schedule::annealed_exponent;
 use super::super::step::Step;
 use super::{Loss, LossFacts};
 use crate::bridge::{Backend, DeviceResult, Var};
+use crate::optimizer::schedule::annealed_exponent;
 
 /// The price of important components.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
