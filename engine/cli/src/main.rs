@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod diagnostics;
 mod failure;
+mod output;
 mod registry;
 mod shipped;
 #[cfg(test)]
