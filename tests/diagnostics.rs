@@ -163,3 +163,37 @@ fn help_and_version_succeed() {
     bench.run(&["--version"]).assert(0, concat!("spdflow ", env!("CARGO_PKG_VERSION"), "\n"), "");
     assert_eq!(bench.run(&["--help"]).code, Some(0));
 }
+
+#[test]
+fn a_reader_that_has_gone_is_not_a_bug() {
+    let bench = Bench::new().file("p.toml", "a = 1\n");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = bench.command(&["check", "p.toml", "--json"]).stdout(writer).output().expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr.starts_with("error: unknown key `a`"), "{stderr}");
+}
+
+#[test]
+fn windows_line_ends_and_byte_order_marks_are_no_mistakes() {
+    let bench = Bench::new().file("p.toml", "\u{feff}[pipeline]\r\nname = \"x\"\r\nnme = 3\r\n");
+    let expected = "error: unknown key `nme` in `[pipeline]`
+ --> p.toml:3:1
+  |
+3 | nme = 3
+  | ^^^
+  |
+  = hint: did you mean `name`?
+";
+    bench.run(&["check", "p.toml"]).assert(2, "", expected);
+}
+
+#[test]
+fn values_nested_without_end_are_refused() {
+    for open in ["[", "{a="] {
+        let bench = Bench::new().file("p.toml", format!("a = {}", open.repeat(100_000)));
+        let outcome = bench.run(&["check", "p.toml"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{:.300}", outcome.stderr);
+    }
+}

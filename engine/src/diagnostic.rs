@@ -103,7 +103,7 @@ impl Report {
     #[must_use]
     pub fn line_and_column(&self, origin: &Origin) -> (usize, usize) {
         let text = self.sources.get(origin.source).map_or("", |source| source.text.as_str());
-        let before = &text[..text.floor_char_boundary(origin.span.start)];
+        let before = text.get(..origin.span.start).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }

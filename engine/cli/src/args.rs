@@ -294,6 +294,8 @@ fn parse_count(text: &str) -> Result<usize, String> {
 /// Returns the number of threads; 0 means all cores, as it does to rayon.
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
+        // An empty variable is one that is not set.
+        _ if text.is_empty() => Ok(all_cores()),
         Ok(0) => Ok(all_cores()),
         Ok(count) => Ok(count),
         Err(_) => Err("expected a whole number".to_owned()),

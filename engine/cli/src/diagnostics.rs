@@ -20,7 +20,7 @@ pub(crate) fn choose_colors(choice: ColorChoice) {
 
 /// Prints a report to stderr.
 pub(crate) fn print(report: &Report) {
-    anstream::eprint!("{}", rendered(report));
+    crate::output::message(&rendered(report));
 }
 
 /// Returns the text of a report, with styles.

@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
 /// Makes a panic say that it is our mistake and exit with [`Exit::Bug`], whichever thread it happens on.
 pub(crate) fn report_panics_as_bugs() {
     std::panic::set_hook(Box::new(|panic| {
-        anstream::eprintln!("{}", panic_text(panic));
+        crate::output::message(&panic_text(panic));
         std::process::exit(i32::from(Exit::Bug.code()));
     }));
 }
@@ -89,6 +89,6 @@ fn panic_text(panic: &PanicHookInfo<'_>) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "error: this is a bug of spdflow, not of your pipeline: {message}\n  at {place}, spdflow {version}\n  \
-         hint: finished stages are safe in the cache; please report the command and this message"
+         hint: finished stages are safe in the cache; please report the command and this message\n"
     )
 }

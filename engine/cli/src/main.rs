@@ -6,6 +6,7 @@ mod build_info;
 mod commands;
 mod diagnostics;
 mod failure;
+mod output;
 mod registry;
 mod report;
 mod shipped;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             let mut document = diagnostics::to_json(&failure.report);
             if is_stream {
                 document["event"] = "error".into();
-                anstream::println!("{document}");
+                output::data(&format!("{document}\n"));
             } else {
                 commands::print_json(document);
             }

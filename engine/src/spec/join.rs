@@ -18,9 +18,12 @@ use crate::value::Origin;
 
 /// All references between stages, looked up.
 pub(super) struct Joins<'a> {
-    /// By consumer: its inputs, each source with its producer.
-    inputs: Vec<Vec<(&'a InputSpec, Vec<(&'a InputSource, usize)>)>>,
+    /// By consumer.
+    inputs: Vec<Vec<LookedUp<'a>>>,
 }
+
+/// An input, each of its sources with its producer.
+type LookedUp<'a> = (&'a InputSpec, Vec<(&'a InputSource, usize)>);
 
 /// The artifacts of one slot, for any point of the consumer's matrix.
 pub(super) struct Slot {

@@ -13,9 +13,6 @@ use crate::value::{Data, Entry, KeyPath, Origin, Step, Value, toml};
 
 /// The sections whose values can be set.
 const SETTABLE: [&str; 4] = ["axes", "params", "pipeline", "stage"];
-/// The sections whose tables are named by the user, so that a wrong name would go unnoticed.
-const NAMED: [&str; 3] = ["axes", "params", "stage"];
-
 /// Values given for `${name}`.
 #[derive(Debug, Default)]
 pub(super) struct Variables(pub(super) BTreeMap<String, Entry>);
@@ -41,7 +38,7 @@ pub(super) fn apply(
 
 fn apply_profile(root: &mut Value, wanted: Option<&str>, variables: &mut Variables, mistakes: &mut Mistakes) {
     let Data::Table(sections) = &mut root.data else { return };
-    // Only the profile asked for is read; the section has no other meaning and leaves the tree here.
+    // The section has no other meaning and leaves the tree here.
     let profiles = match sections.remove("profile").map(|entry| entry.value) {
         None => BTreeMap::new(),
         Some(Value { data: Data::Table(profiles), .. }) => profiles,
@@ -52,27 +49,33 @@ fn apply_profile(root: &mut Value, wanted: Option<&str>, variables: &mut Variabl
             super::read::refuse_unknown_keys(entries, &["set"], &format!("in profile `{name}`"), mistakes);
         }
     }
-    let Some(wanted) = wanted else { return };
-    let Some(profile) = profiles.get(wanted) else {
+    if let Some(wanted) = wanted
+        && !profiles.contains_key(wanted)
+    {
         let hint = hint_among(wanted, "known profiles", profiles.keys().map(String::as_str))
             .unwrap_or_else(|| "the file has no profiles; a profile is a table `[profile.NAME.set]`".to_owned());
         mistakes.push(Diagnostic::new(format!("there is no profile `{wanted}`")).hint(hint));
-        return;
-    };
-    let Some(changes) = profile.value.get("set") else { return };
-    let Some(changes) = super::read::table(changes, &format!("`set` of profile `{wanted}`"), mistakes) else { return };
-    for (key, entry) in changes {
-        if SETTABLE.contains(&key.as_str()) {
-            // `stage.target.params.steps = 500` without quotes is a table `stage`, not a path.
-            let message = format!("expected a path in quotes in `set` of profile `{wanted}`, found the key `{key}`");
-            let hint = "write the whole path in quotes: `\"stage.NAME.params.KEY\" = VALUE`";
-            mistakes.push(Diagnostic::new(message).at(entry.place()).hint(hint));
+    }
+    for (name, profile) in profiles {
+        let Some(changes) = profile.value.get("set") else { continue };
+        let Some(changes) = super::read::table(changes, &format!("`set` of profile `{name}`"), mistakes) else {
             continue;
-        }
-        match KeyPath::parse(key) {
-            Ok(path) => set(root, &path, entry.clone(), variables, mistakes),
-            Err(mistake) => {
-                mistakes.push(Diagnostic::new(format!("`{key}` is no path: {mistake}")).at(entry.place()));
+        };
+        for (key, entry) in changes {
+            if SETTABLE.contains(&key.as_str()) {
+                // `stage.target.params.steps = 500` without quotes is a table `stage`, not a path.
+                let message = format!("expected a path in quotes in `set` of profile `{name}`, found the key `{key}`");
+                let hint = "write the whole path in quotes: `\"stage.NAME.params.KEY\" = VALUE`";
+                mistakes.push(Diagnostic::new(message).at(entry.place()).hint(hint));
+                continue;
+            }
+            match KeyPath::parse(key) {
+                Ok(path) if wanted == Some(name.as_str()) => set(root, &path, entry.clone(), variables, mistakes),
+                // A profile that is not asked for must still say something meaningful.
+                Ok(path) => mistakes.extend(mistake_in_target(root, &path).map(|mistake| mistake.at(entry.place()))),
+                Err(mistake) => {
+                    mistakes.push(Diagnostic::new(format!("`{key}` is no path: {mistake}")).at(entry.place()));
+                }
             }
         }
     }
@@ -128,49 +131,51 @@ fn is_bare_word(text: &str) -> bool {
 /// Puts a value at a path of the tree, or among the variables.
 fn set(root: &mut Value, path: &KeyPath, entry: Entry, variables: &mut Variables, mistakes: &mut Mistakes) {
     let place = entry.key_origin.clone();
-    let refuse = |message: String, hint: Option<String>, mistakes: &mut Mistakes| {
-        mistakes.push(Diagnostic::new(message).at(place.as_ref()).hint_if_any(hint));
-    };
+    if let Some(mistake) = mistake_in_target(root, path) {
+        mistakes.push(mistake.at(place.as_ref()));
+    } else if let [Step::Key(name)] = path.0.as_slice() {
+        variables.0.insert(name.clone(), entry);
+    } else if let Err(message) = put(root, &path.0, entry) {
+        mistakes.push(Diagnostic::new(message).at(place.as_ref()));
+    }
+}
+
+/// Returns why nothing can be set at a path, as far as its first two names tell.
+fn mistake_in_target(root: &Value, path: &KeyPath) -> Option<Diagnostic> {
     let [Step::Key(section), rest @ ..] = path.0.as_slice() else {
-        return refuse("a path begins with a name".to_owned(), None, mistakes);
+        return Some(Diagnostic::new("a path begins with a name"));
     };
-    let Data::Table(sections) = &mut root.data else { return };
-    let axes = sections.get("axes").map(|entry| &entry.value);
-    if rest.is_empty() {
-        if axes.is_some_and(|axes| axes.get(section).is_some()) {
+    let Some(first) = rest.first() else {
+        if root.get("axes").is_some_and(|axes| axes.get(section).is_some()) {
             let hint = format!("set the whole axis: `axes.{section}=[…]`");
-            return refuse(format!("`{section}` is an axis and has its values from there"), Some(hint), mistakes);
+            return Some(Diagnostic::new(format!("`{section}` is an axis and has its values from there")).hint(hint));
         }
-        if SETTABLE.contains(&section.as_str()) || matches!(section.as_str(), "profile" | "base") {
-            return refuse(format!("`{section}` cannot be set as a whole"), None, mistakes);
+        let is_section = SETTABLE.contains(&section.as_str()) || matches!(section.as_str(), "profile" | "base");
+        return is_section.then(|| Diagnostic::new(format!("`{section}` cannot be set as a whole")));
+    };
+    let thing = match section.as_str() {
+        "axes" => "axis",
+        "params" => "shared parameter table",
+        "stage" => "stage",
+        "pipeline" => return None,
+        _ => {
+            let hint = hint_among(section, "settable sections", SETTABLE);
+            return Some(Diagnostic::new(format!("a path cannot begin with `{section}`")).hint_if_any(hint));
         }
-        variables.0.insert(section.clone(), entry);
-        return;
+    };
+    // These tables are named by the user; without this check a wrong name would make a new one.
+    let Step::Key(name) = first else {
+        return Some(Diagnostic::new(format!("`{section}` is a table and has no items in brackets")));
+    };
+    let known: Vec<&str> = match root.get(section).map(|section| &section.data) {
+        Some(Data::Table(entries)) => entries.keys().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if known.contains(&name.as_str()) {
+        return None;
     }
-    if !SETTABLE.contains(&section.as_str()) {
-        let hint = hint_among(section, "settable sections", SETTABLE);
-        return refuse(format!("a path cannot begin with `{section}`"), hint, mistakes);
-    }
-    if NAMED.contains(&section.as_str())
-        && let Step::Key(name) = &rest[0]
-    {
-        let known: Vec<&str> = match sections.get(section.as_str()).map(|entry| &entry.value.data) {
-            Some(Data::Table(entries)) => entries.keys().map(String::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if !known.contains(&name.as_str()) {
-            let (thing, plural) = match section.as_str() {
-                "axes" => ("axis", "axes"),
-                "stage" => ("stage", "stages"),
-                _ => ("shared parameter table", "shared parameter tables"),
-            };
-            let hint = hint_among(name, &format!("known {plural}"), known.iter().copied());
-            return refuse(format!("there is no {thing} `{name}`"), hint, mistakes);
-        }
-    }
-    if let Err(message) = put(root, &path.0, entry) {
-        refuse(message, None, mistakes);
-    }
+    let hint = hint_among(name, &format!("known names under `{section}`"), known.iter().copied());
+    Some(Diagnostic::new(format!("there is no {thing} `{name}`")).hint_if_any(hint))
 }
 
 /// Replaces the value at `steps`, making tables on the way.

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::kind::{InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
@@ -536,4 +538,29 @@ fn stage_arguments_select_instances() {
         Err("stage `decompose` has no instance with `seed=2` [\"values of `seed`: `0`, `1`\"]".to_owned())
     );
     assert!(select(&["target[seed=0]"]).is_err() && select(&["x*"]).is_err() && select(&["a["]).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        let _ = load_with(&[("p.toml", text.leak())], None, &[]);
+    }
+
+    #[test]
+    fn no_damage_to_a_pipeline_makes_the_reader_panic(
+        position in 0..TMS.len(),
+        removed in 0..12_usize,
+        inserted in "[\\[\\]{}=\"'\\$.,a0#\n é\\\\]{0,4}",
+        argument in "(stage|axes|seed|a)[\\[\\].\"a0-]{0,6}=?[\\[\\]{}=\"'a0.,é-]{0,6}",
+    ) {
+        let mut text = TMS.to_owned();
+        text.replace_range(position..(position + removed).min(TMS.len()), &inserted);
+        if let Err(report) = load_with(&[("p.toml", text.leak())], Some("smoke"), &[argument.as_str()]) {
+            prop_assert!(!report.diagnostics.is_empty());
+            for label in report.diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {
+                let text = &report.sources[label.origin.source].text;
+                prop_assert!(text.get(label.origin.span.clone()).is_some(), "{label:?}");
+            }
+        }
+    }
 }

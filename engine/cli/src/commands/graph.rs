@@ -6,16 +6,17 @@ use spdflow_engine::pipeline::Pipeline;
 
 use crate::args::{GraphArgs, GraphFormat, OutputArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// Prints the graph.
-pub(super) fn graph(args: &GraphArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn graph(args: &GraphArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     match args.format {
-        _ if output.json => super::print_json(json(&pipeline)),
+        _ if style.json => super::print_json(json(&pipeline)),
         GraphFormat::Json => super::print_json(json(&pipeline)),
-        GraphFormat::Text => anstream::print!("{}", text(&pipeline)),
-        GraphFormat::Dot => anstream::print!("{}", dot(&pipeline)),
-        GraphFormat::Mermaid => anstream::print!("{}", mermaid(&pipeline)),
+        GraphFormat::Text => output::data(&text(&pipeline)),
+        GraphFormat::Dot => output::data(&dot(&pipeline)),
+        GraphFormat::Mermaid => output::data(&mermaid(&pipeline)),
     }
     Ok(Exit::Done)
 }

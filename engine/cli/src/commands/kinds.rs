@@ -9,13 +9,14 @@ use spdflow_engine::suggest::{did_you_mean, listed};
 
 use crate::args::{KindsArgs, OutputArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::registry::registry;
 
 /// Prints all kinds, or one.
-pub(super) fn kinds(args: &KindsArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn kinds(args: &KindsArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let registry = registry();
     let Some(name) = &args.kind else {
-        if output.json {
+        if style.json {
             let kinds: Vec<_> = registry.iter().map(|kind| info_json(kind.info())).collect();
             super::print_json(json!({ "kinds": kinds }));
         } else {
@@ -30,13 +31,13 @@ pub(super) fn kinds(args: &KindsArgs, output: &OutputArgs) -> Result<Exit, Failu
             .unwrap_or_else(|| format!("known kinds: {}", listed(names.iter().copied())));
         return Err(Failure::input(Diagnostic::new(format!("there is no stage kind `{name}`")).hint(hint)));
     };
-    if output.json {
+    if style.json {
         let mut document = info_json(kind.info());
         document["kind_version"] = kind.info().version.into();
         document["parameters"] = kind.params_schema();
         super::print_json(document);
     } else {
-        anstream::print!("{}", describe(kind.as_ref()));
+        output::data(&describe(kind.as_ref()));
     }
     Ok(Exit::Done)
 }

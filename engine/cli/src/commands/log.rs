@@ -14,7 +14,7 @@ use crate::args::{LogArgs, OutputArgs};
 use crate::failure::{Exit, Failure};
 
 /// Prints the log.
-pub(super) fn log(args: &LogArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let chosen = pipeline.select(std::slice::from_ref(&args.stage)).map_err(Failure::input)?;
     let &[index] = chosen.as_slice() else {
@@ -32,7 +32,7 @@ pub(super) fn log(args: &LogArgs, output: &OutputArgs) -> Result<Exit, Failure> 
     let Some(fingerprint) = step.fingerprint else {
         return Err(Failure::input(Diagnostic::new(format!("stage `{id}` has no log yet: it {}", step.why))));
     };
-    if output.json {
+    if style.json {
         let text = String::from_utf8_lossy(&whole_log(&cache, &fingerprint)?.unwrap_or_default()).into_owned();
         super::print_json(serde_json::json!({ "stage": id.to_string(), "fingerprint": fingerprint, "log": text }));
         return Ok(Exit::Done);

@@ -7,11 +7,12 @@ use spdflow_engine::workspace::Workspace;
 use super::store;
 use crate::args::{MetricsArgs, OutputArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::report::table::Table;
 use crate::report::text::number;
 
 /// Prints one line per stage and number; stages without a result have none.
-pub(super) fn metrics(args: &MetricsArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
     let scope = store::scope(&pipeline, &args.stages, &[])?;
@@ -33,10 +34,10 @@ pub(super) fn metrics(args: &MetricsArgs, output: &OutputArgs) -> Result<Exit, F
         }
         documents.push(serde_json::json!({ "stage": id, "metrics": record.metrics }));
     }
-    if output.json {
+    if style.json {
         super::print_json(serde_json::json!({ "pipeline": pipeline.name, "stages": documents }));
     } else {
-        anstream::print!("{}", table.text());
+        output::data(&table.text());
     }
     Ok(Exit::Done)
 }

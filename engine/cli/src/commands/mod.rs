@@ -17,22 +17,23 @@ use spdflow_engine::spec::{self, LoadOptions};
 
 use crate::args::{Command, OutputArgs, PipelineArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::registry::registry;
 use crate::shipped;
 
 /// Does what the command line asks for.
-pub(crate) fn dispatch(command: Command, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Failure> {
     match command {
-        Command::Check(args) => check::check(&args, output),
-        Command::Graph(args) => graph::graph(&args, output),
-        Command::Kinds(args) => kinds::kinds(&args, output),
-        Command::Pipelines => pipelines::pipelines(output),
-        Command::Run(args) => run::run(&args, output),
-        Command::Plan(args) => plan::plan(&args, output),
-        Command::Status(args) => status::status(&args, output),
-        Command::Log(args) => log::log(&args, output),
-        Command::Show(args) => show::show(&args, output),
-        Command::Metrics(args) => metrics::metrics(&args, output),
+        Command::Check(args) => check::check(&args, style),
+        Command::Graph(args) => graph::graph(&args, style),
+        Command::Kinds(args) => kinds::kinds(&args, style),
+        Command::Pipelines => pipelines::pipelines(style),
+        Command::Run(args) => run::run(&args, style),
+        Command::Plan(args) => plan::plan(&args, style),
+        Command::Status(args) => status::status(&args, style),
+        Command::Log(args) => log::log(&args, style),
+        Command::Show(args) => show::show(&args, style),
+        Command::Metrics(args) => metrics::metrics(&args, style),
     }
 }
 
@@ -45,13 +46,12 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
 /// Prints a JSON document with the version that every document of spdflow carries.
 pub(crate) fn print_json(mut document: serde_json::Value) {
     document["version"] = 1.into();
-    anstream::println!("{document:#}");
+    output::data(&format!("{document:#}\n"));
 }
 
 /// Prints names with what they mean, in two columns.
 fn print_pairs(pairs: &[(&str, &str)]) {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    for (name, meaning) in pairs {
-        anstream::println!("{}", format!("{name:width$}  {meaning}").trim_end());
-    }
+    let line = |(name, meaning): &(&str, &str)| format!("{name:width$}  {meaning}").trim_end().to_owned() + "\n";
+    output::data(&pairs.iter().map(line).collect::<String>());
 }

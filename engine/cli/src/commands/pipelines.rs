@@ -10,7 +10,7 @@ use crate::registry::registry;
 use crate::shipped::{self, SHIPPED};
 
 /// Prints name and description of every shipped pipeline.
-pub(super) fn pipelines(output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn pipelines(style: &OutputArgs) -> Result<Exit, Failure> {
     let options = LoadOptions { files: &shipped::Files, ..LoadOptions::default() };
     let registry = registry();
     let mut described = Vec::new();
@@ -18,7 +18,7 @@ pub(super) fn pipelines(output: &OutputArgs) -> Result<Exit, Failure> {
         let pipeline = spec::load(Path::new(&shipped::shipped_path(shipped.name)), &options, &registry)?;
         described.push((shipped.name, pipeline.description));
     }
-    if output.json {
+    if style.json {
         let pipelines: Vec<_> = described
             .iter()
             .map(|(name, description)| serde_json::json!({ "name": name, "description": description }))

@@ -8,15 +8,16 @@ use spdflow_engine::workspace::Workspace;
 use super::store;
 use crate::args::{OutputArgs, PlanArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::report::table::Table;
 
 /// Prints the plan.
-pub(super) fn plan(args: &PlanArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let scope = store::scope(&pipeline, &args.stages, &args.force)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.out, &pipeline);
-    print(&pipeline, &workspace, &scope, args.store.device, output)
+    print(&pipeline, &workspace, &scope, args.store.device, style)
 }
 
 /// Prints the plan of `scope`; `run --dry-run` is the same.
@@ -25,10 +26,10 @@ pub(super) fn print(
     workspace: &Workspace<'_>,
     scope: &Scope,
     device: Device,
-    output: &OutputArgs,
+    style: &OutputArgs,
 ) -> Result<Exit, Failure> {
-    let plan = store::make_plan(pipeline, workspace, scope, device, output.quiet)?;
-    if output.json {
+    let plan = store::make_plan(pipeline, workspace, scope, device, style.quiet)?;
+    if style.json {
         super::print_json(json(pipeline, &plan));
         return Ok(Exit::Done);
     }
@@ -41,7 +42,7 @@ pub(super) fn print(
             step.why.clone(),
         ]);
     }
-    anstream::print!("{}", table.text());
+    output::data(&table.text());
     Ok(Exit::Done)
 }
 

@@ -13,6 +13,7 @@ use super::store;
 use crate::args::{OutputArgs, RunArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::report::human::HumanReport;
 use crate::report::json::JsonReport;
 use crate::report::table::Table;
@@ -23,13 +24,13 @@ use crate::signals::Signals;
 const TABLE_ROWS: usize = 40;
 
 /// Runs the pipeline, or shows what would be done.
-pub(super) fn run(args: &RunArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let scope = store::scope(&pipeline, &args.stages, &args.force)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.out, &pipeline);
     if args.dry_run {
-        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, output);
+        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
     }
     let signals = Signals::listen()
         .map_err(|error| Failure::new(Exit::Bug, Diagnostic::new(format!("cannot listen to signals: {error}"))))?;
@@ -44,11 +45,11 @@ pub(super) fn run(args: &RunArgs, output: &OutputArgs) -> Result<Exit, Failure> 
         build: build_info(),
     };
     let listener: Box<dyn Listener> =
-        if output.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(output, signals.stop.clone())) };
+        if style.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(style, signals.stop.clone())) };
     let summary = run_pipeline(&pipeline, &workspace, &options, &Local, &*listener)?;
-    if !output.json && !output.quiet {
-        anstream::print!("{}", table(&pipeline, &summary, output.verbose > 0));
-        anstream::eprintln!("{}", closing_line(&summary));
+    if !style.json && !style.quiet {
+        output::data(&table(&pipeline, &summary, style.verbose > 0));
+        output::message(&(closing_line(&summary) + "\n"));
     }
     Ok(exit(&summary, &signals))
 }

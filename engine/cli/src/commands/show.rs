@@ -9,17 +9,18 @@ use spdflow_engine::workspace::Workspace;
 use super::store;
 use crate::args::{OutputArgs, ShowArgs};
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::report::table::Table;
 use crate::report::text::{duration, number, size};
 
 /// Prints the records of the chosen stages; without a choice, those of all, without parameters and build.
-pub(super) fn show(args: &ShowArgs, output: &OutputArgs) -> Result<Exit, Failure> {
+pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
     let scope = store::scope(&pipeline, &args.stages, &[])?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.out, &pipeline);
-    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, output.quiet)?;
+    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     let mut documents = Vec::new();
     let mut texts = Vec::new();
     for step in plan.steps.iter().filter(|step| chosen.contains(&step.index)) {
@@ -35,10 +36,10 @@ pub(super) fn show(args: &ShowArgs, output: &OutputArgs) -> Result<Exit, Failure
             None => format!("{} has no result: {}\n", instance.id, step.why),
         });
     }
-    if output.json {
+    if style.json {
         super::print_json(serde_json::json!({ "pipeline": pipeline.name, "stages": documents }));
     } else {
-        anstream::print!("{}", texts.join("\n"));
+        output::data(&texts.join("\n"));
     }
     Ok(Exit::Done)
 }

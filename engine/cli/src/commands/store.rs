@@ -10,6 +10,8 @@ use spdflow_engine::workspace::Workspace;
 
 use crate::args::StoreArgs;
 use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::report::text::warning;
 
 /// Opens the cache that the command line names.
 pub(super) fn open(args: &StoreArgs) -> Result<Cache, Failure> {
@@ -34,7 +36,7 @@ pub(super) fn make_plan(
 ) -> Result<Plan, Failure> {
     let plan = plan(pipeline, workspace, scope, device)?;
     for (index, message) in plan.warnings.iter().filter(|_| !is_quiet) {
-        anstream::eprintln!("\x1b[1;33mwarning\x1b[0m: `{}`: {message}", pipeline.instances[*index].id);
+        output::message(&warning(&format!("`{}`: {message}", pipeline.instances[*index].id)));
     }
     Ok(plan)
 }

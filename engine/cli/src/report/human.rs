@@ -12,7 +12,8 @@ use spdflow_engine::kind::StopFlag;
 
 use crate::args::OutputArgs;
 use crate::diagnostics;
-use crate::report::text::{Color, duration, line, metric, number};
+use crate::output;
+use crate::report::text::{Color, duration, line, metric, number, warning};
 
 /// Tells a person what happens.
 pub(crate) struct HumanReport {
@@ -53,7 +54,7 @@ impl HumanReport {
 
     fn say(&self, least: Verbosity, verb: &str, color: Color, rest: &str) {
         if self.verbosity >= least {
-            self.print(|| anstream::eprintln!("{}", line(verb, color, rest)));
+            self.print(|| output::message(&(line(verb, color, rest) + "\n")));
         }
     }
 
@@ -163,7 +164,7 @@ impl Listener for HumanReport {
             Event::Warning { instance, message } => {
                 let who = instance.as_ref().map(|instance| format!("`{instance}`: ")).unwrap_or_default();
                 if self.verbosity >= Verbosity::Normal {
-                    self.print(|| anstream::eprintln!("\x1b[1;33mwarning\x1b[0m: {who}{message}"));
+                    self.print(|| output::message(&warning(&format!("{who}{message}"))));
                 }
             }
             Event::Failed { instance, message, hint, is_bug, log, .. } => {

@@ -1,8 +1,8 @@
 //! Events as JSON Lines on stdout, for programs.
 
-use std::io::Write;
-
 use spdflow_engine::event::{Event, Listener};
+
+use crate::output;
 
 /// Prints every event as one line; the fields are those of [`Event`].
 #[derive(Debug, Default)]
@@ -12,7 +12,6 @@ impl Listener for JsonReport {
     fn on_event(&self, event: &Event) {
         // An event holds numbers and text only: serialising it cannot fail.
         let line = serde_json::to_string(event).expect("an event is plain data");
-        // Whoever listens may leave; the run goes on.
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        output::data(&(line + "\n"));
     }
 }

@@ -77,6 +77,11 @@ pub(crate) fn line(verb: &str, color: Color, rest: &str) -> String {
     format!("\x1b[1;{code}m{verb:>12}\x1b[0m {rest}")
 }
 
+/// Returns a warning as a line of its own.
+pub(crate) fn warning(text: &str) -> String {
+    format!("\x1b[1;33mwarning\x1b[0m: {text}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
