@@ -6,7 +6,11 @@ pub mod bridge;
 pub mod cluster;
 pub mod compare;
 pub mod figure;
+pub mod importance;
 pub mod matrix;
 pub mod pattern;
 pub mod plot;
 pub mod solution;
+#[cfg(test)]
+mod testing;
+mod threads;
