@@ -9,6 +9,7 @@ pub mod compare;
 pub mod data;
 pub mod decomposition;
 pub mod figure;
+pub mod importance;
 pub mod matrix;
 pub mod metrics;
 pub mod models;
@@ -17,6 +18,8 @@ pub mod pattern;
 pub mod plot;
 pub mod purpose;
 pub mod solution;
+#[cfg(test)]
+mod testing;
 mod threads;
 pub mod train;
 
@@ -25,5 +28,10 @@ use spdflow_engine::kind::Registry;
 /// Returns every stage kind of this crate.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::new().with::<train::TrainTms>().with::<decomposition::DecomposeSpd>()
+    Registry::new()
+        .with::<train::TrainTms>()
+        .with::<decomposition::DecomposeSpd>()
+        .with::<cluster::KMeans<decomposition::LoadedDecomposition>>()
+        .with::<compare::Geometry<decomposition::LoadedDecomposition>>()
+        .with::<plot::Plot>()
 }

@@ -1,18 +1,15 @@
-//! Runs a stage's work on as many threads as it was given.
+//! The threads a stage may use.
 
 use spdflow_engine::kind::StageError;
 
-/// Calls `work` where parallel loops use `threads` threads.
+/// Returns what `work` returns; parallel iterators inside it use at most `threads` threads.
 ///
 /// # Errors
-/// [`StageError::Failed`] if the threads cannot be started.
-pub(crate) fn with_threads<T: Send>(
-    threads: usize,
-    work: impl FnOnce() -> Result<T, StageError> + Send,
-) -> Result<T, StageError> {
+/// [`StageError::Failed`] if the system gives no threads.
+pub(crate) fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, StageError> {
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
+        .num_threads(threads)
         .build()
         .map_err(|error| StageError::failed(format!("cannot start {threads} threads: {error}")))?;
-    pool.install(work)
+    Ok(pool.install(work))
 }

@@ -4,6 +4,7 @@
 //! All readers name the file and what is wrong with it.
 
 pub mod ci_table;
+pub mod components;
 pub mod json;
 pub mod metric_log;
 pub mod tables;

@@ -1,5 +1,6 @@
 //! A finished decomposition as files, and back.
 
+use dfdx::prelude::Cpu;
 use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{InputArtifact, StageContext, StageError, Summary};
 
@@ -12,6 +13,7 @@ use crate::artifact::tables::{self, Column};
 use crate::artifact::tensors::{self, Tensor, Tensors};
 use crate::bridge::{Backend, Graph};
 use crate::data::SparseFeatures;
+use crate::importance::ImportanceSource;
 use crate::matrix::Matrix;
 use crate::metrics::MetricsLog;
 use crate::models::TargetConfig;
@@ -213,5 +215,11 @@ impl LoadedDecomposition {
             .zip(importances)
             .map(|(site, importance)| (site.plan.name.clone(), by_row(&importance.lower)))
             .collect())
+    }
+}
+
+impl ImportanceSource for LoadedDecomposition {
+    fn on_data(artifact: &InputArtifact, rows: usize, seed: u64) -> Result<Vec<(String, Matrix)>, StageError> {
+        Self::read(artifact)?.causal_importances(&Cpu::default(), rows, seed, 0)
     }
 }

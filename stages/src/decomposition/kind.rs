@@ -40,7 +40,7 @@ impl Kind for DecomposeSpd {
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
         match context.device {
-            Device::Cpu => with_threads(context.threads, || decompose(&Cpu::default(), params, context)),
+            Device::Cpu => with_threads(context.threads, || decompose(&Cpu::default(), params, context))?,
             Device::Cuda(_) => Err(StageError::failed_with_hint(
                 "this build of spdflow has no CUDA support",
                 "leave out `--device`, or use `--device cpu`",

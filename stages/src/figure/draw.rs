@@ -296,7 +296,7 @@ fn draw_arrow(sheet: &mut Sheet, from: (f64, f64), to: (f64, f64), color: Rgb, w
     let length = dx.hypot(dy);
     // Shorter than the line is wide: a dot says that there is (almost) nothing.
     if !(length > 1.0) {
-        sheet.circle(from, width * 0.8, color, 1.0);
+        sheet.circle(from, width * 0.7, Rgb::MUTED, 1.0);
         return;
     }
     let head = (width * 4.2).min(length);

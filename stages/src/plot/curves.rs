@@ -8,8 +8,6 @@ use crate::figure::{
 };
 use crate::pattern;
 
-const PER_ROW: usize = 3;
-
 /// Returns the losses on logarithmic axes.
 pub(super) fn losses(decompositions: &[Decomposition], params: &PlotParams) -> Option<Figure> {
     grid(decompositions, &params.loss_patterns, "Losses during decomposition", Scale::fit_log)
@@ -51,16 +49,18 @@ fn grid(
         return None;
     }
     let count = panels.len();
+    // Four panels make a square, not a row of three and an orphan.
+    let per_row = if count == 4 { 2 } else { count.min(3) };
     for (i, panel) in panels.iter_mut().enumerate() {
         // The axis is named where nothing stands below.
-        if i + PER_ROW >= count {
+        if i + per_row >= count {
             panel.x.label = "step".to_owned();
         }
     }
     let mut rows: Vec<Row> = Vec::new();
     for panel in panels {
         match rows.last_mut() {
-            Some(row) if row.panels.len() < PER_ROW => row.panels.push(Some(panel)),
+            Some(row) if row.panels.len() < per_row => row.panels.push(Some(panel)),
             _ => rows.push(Row { height: 82.0, panels: vec![Some(panel)] }),
         }
     }

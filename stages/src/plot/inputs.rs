@@ -1,65 +1,26 @@
 //! What the figures need of the input artifacts.
 
-use serde::Deserialize;
 use spdflow_engine::kind::{InputArtifact, StageError};
 
 use crate::artifact::ci_table::CiTable;
+use crate::artifact::components::{self, SiteWeights};
 use crate::artifact::metric_log::MetricLog;
-use crate::artifact::{json, tables, tensors};
-use crate::matrix::Matrix;
+use crate::artifact::tables;
 
 /// A decomposition.
 pub(super) struct Decomposition {
     /// What tells it apart from the others: `seed = 0`, or the name of its stage.
     pub title: String,
     /// In the order of the decomposition.
-    pub sites: Vec<Site>,
+    pub sites: Vec<SiteWeights>,
     pub metrics: MetricLog,
     /// The one-hot probe; token models have none.
     pub ci: Option<CiTable>,
 }
 
-/// A decomposed matrix.
-pub(super) struct Site {
-    pub name: String,
-    /// The target's weight [d_out, d_in], where it is stored that way.
-    pub target: Option<Matrix>,
-    /// [d_in, C].
-    pub v: Matrix,
-    /// [C, d_out].
-    pub u: Matrix,
-}
-
-/// The parts of `decomposition.json` that are read here.
-#[derive(Deserialize)]
-struct Description {
-    sites: Vec<SiteDescription>,
-}
-
-#[derive(Deserialize)]
-struct SiteDescription {
-    name: String,
-}
-
 impl Decomposition {
     pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
-        let description: Description = json::read(artifact.path("decomposition.json")?)?;
-        let components = tensors::read(artifact.path("components.safetensors")?)?;
-        let sites = description
-            .sites
-            .into_iter()
-            .map(|SiteDescription { name }| {
-                // State-dict keys cannot hold the dots of a module path.
-                let key = name.replace('.', "-");
-                let weight = format!("target_model.{name}.weight");
-                Ok(Site {
-                    target: if components.contains(&weight) { Some(components.matrix(&weight)?) } else { None },
-                    v: components.matrix(&format!("_components.{key}.V"))?,
-                    u: components.matrix(&format!("_components.{key}.U"))?,
-                    name,
-                })
-            })
-            .collect::<Result<_, StageError>>()?;
+        let sites = components::read(artifact)?;
         let ci = match artifact.files.get("ci.parquet") {
             Some(path) => Some(CiTable::read(path)?),
             None => None,

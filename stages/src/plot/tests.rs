@@ -1,11 +1,9 @@
 //! The kind as a whole, on artifacts made here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use spdflow_cache::Digest;
-use spdflow_engine::kind::{Device, InputArtifact, Kind, ProgressSink, StageContext, StopFlag};
+use spdflow_engine::kind::{InputArtifact, Kind};
 
 use super::{Plot, PlotParams};
 use crate::artifact::ci_table::{CiTable, SiteCi};
@@ -13,27 +11,15 @@ use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tables::{self, Column};
 use crate::artifact::tensors::{self, Tensor};
 use crate::matrix::Matrix;
-
-struct Silent;
-
-impl ProgressSink for Silent {
-    fn step(&self, _: u64, _: u64, _: Option<(&str, f64)>) {}
-    fn resumed(&self, _: u64) {}
-    fn log(&self, _: &str) {}
-}
+use crate::testing::{artifact_in, run_kind};
 
 fn noise(i: usize) -> f32 {
     (i as f32 * 0.618_034).fract() - 0.5
 }
 
 fn artifact(folder: &Path, instance: &str, kind: &str, seed: Option<u64>) -> InputArtifact {
-    let files: BTreeMap<String, PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
-        .collect();
     let axes = seed.map(|seed| ("seed".to_owned(), seed.to_string())).into_iter().collect();
-    InputArtifact { instance: instance.to_owned(), kind: kind.to_owned(), axes, digest: Digest::of(b""), files }
+    InputArtifact { axes, ..artifact_in(folder, instance, kind) }
 }
 
 /// Writes a decomposition of the pentagon into 20 components, of which five matter, one per feature.
@@ -121,17 +107,7 @@ fn target(folder: &Path) -> InputArtifact {
 
 fn run(inputs: &BTreeMap<String, Vec<InputArtifact>>, out: &Path) -> spdflow_engine::kind::Summary {
     std::fs::create_dir_all(out).unwrap();
-    let context = StageContext {
-        inputs,
-        out_dir: out,
-        scratch_dir: out,
-        threads: 1,
-        device: Device::Cpu,
-        checkpoint_every: Duration::from_secs(30),
-        progress: &Silent,
-        stop: &StopFlag::new(),
-    };
-    Plot::run(&PlotParams::default(), &context).unwrap()
+    run_kind::<Plot>(&PlotParams::default(), inputs, out, 1).unwrap()
 }
 
 #[test]

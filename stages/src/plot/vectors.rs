@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::PlotParams;
-use super::inputs::{Decomposition, Site};
+use super::inputs::Decomposition;
+use crate::artifact::components::SiteWeights;
 use crate::figure::tms::{Labels, columns, radius_of, vector_panel};
 use crate::figure::{FULL_WIDTH, Figure, LegendEntry, Panel, Row, Symbol, category};
 use crate::matrix::Matrix;
@@ -46,7 +47,7 @@ pub(super) fn figure(
 struct Embedding<'a> {
     /// [hidden, features].
     target: &'a Matrix,
-    site: &'a Site,
+    site: &'a SiteWeights,
 }
 
 impl<'a> Embedding<'a> {
