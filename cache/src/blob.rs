@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::store::sync_early;
-use crate::{Cache, CacheError, Digest};
+use crate::{Cache, CacheError, Digest, Stamp};
 
 /// What became of a request for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,12 @@ impl Cache {
     #[must_use]
     pub fn has_blob(&self, digest: &Digest, size_bytes: u64) -> bool {
         fs::metadata(self.blob_path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size_bytes)
+    }
+
+    /// Returns the stamp of the blob's file, or `None` if there is none.
+    #[must_use]
+    pub fn blob_stamp(&self, digest: &Digest) -> Option<Stamp> {
+        fs::metadata(self.blob_path(digest)).ok().map(|metadata| Stamp::of(&metadata))
     }
 
     /// Stores bytes and returns their digest.

@@ -110,9 +110,13 @@ impl Cache {
     pub(crate) fn place(&self, folder: &str, digest: &Digest, suffix: &str) -> PathBuf {
         let text = digest.to_string();
         let (head, tail) = text.split_at(2);
-        let mut path = self.root.join(folder);
+        // One allocation: a look at a thousand stages asks for some ten thousand places.
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + suffix.len() + 70);
+        path.push(&self.root);
+        path.push(folder);
         path.push(head);
-        path.push(format!("{tail}{suffix}"));
+        path.push(tail);
+        path.as_mut_os_string().push(suffix);
         path
     }
 
