@@ -17,6 +17,9 @@ pub(crate) enum Step {
     Item(usize),
 }
 
+/// How many steps a path may have; deeper values than any kind has would only exhaust the stack.
+const MAX_STEPS: usize = 64;
+
 impl KeyPath {
     /// Returns the path that `text` writes, or what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
@@ -42,6 +45,9 @@ impl KeyPath {
                     position.parse().map_err(|_| format!("expected a position in brackets, found `{position}`"))?;
                 steps.push(Step::Item(position));
                 rest = after;
+            }
+            if steps.len() > MAX_STEPS {
+                return Err(format!("it has more than {MAX_STEPS} steps"));
             }
             match rest.strip_prefix('.') {
                 Some(after) => rest = after,
@@ -93,5 +99,7 @@ mod tests {
         for text in ["", ".", "a..b", "a.", "a[", "a[x]", "a b", "a]", "\"a"] {
             assert!(KeyPath::parse(text).is_err(), "{text}");
         }
+        assert!(KeyPath::parse(&"a.".repeat(20_000)).is_err());
+        assert!(KeyPath::parse(&format!("a{}", "[0]".repeat(20_000))).is_err());
     }
 }

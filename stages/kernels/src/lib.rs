@@ -1,1 +1,33 @@
-//! placeholder
+//! The hot numerical operations of spdflow, over plain slices.
+//!
+//! One operation, one folder: `mod.rs` holds the formula, the shapes and the checks, `cpu.rs` the loops, `tests.rs`
+//! what must hold. This crate knows neither tensors nor tapes; `spdflow-stages` joins it to them.
+//!
+//! **Layout.** Activations are *feature-major*: `[features, rows]`, row-major in memory, so that the values of one
+//! feature for consecutive rows of the batch lie side by side. Every loop vectorises over the batch, whatever the
+//! (often tiny) number of features, and the gradient of a component's weights is a sum within one contiguous slice.
+//! Weights keep the layout in which they are saved.
+//!
+//! **Determinism.** Sums run in a fixed order: sixteen lanes over the batch, then a fixed tree ([`lanes`]). Work is
+//! split among threads by output, never by summand, so results do not depend on the number of threads. They may
+//! depend on the processor's feature level ([`simd::Level`]), because fused multiply-adds round once.
+//!
+//! **Gradients** are accumulated (`+=`) into the slices given; `None` means nobody needs that gradient.
+
+pub mod adamw;
+pub mod ci_mlp;
+pub mod faithfulness;
+pub mod gelu;
+pub mod importance_minimality;
+mod lanes;
+pub mod linear;
+pub mod mask;
+pub mod masked_site;
+mod parallel;
+pub mod philox;
+pub mod relu;
+pub mod sigmoid;
+pub mod simd;
+pub mod squared_error;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,127 @@
+//! The loops behind [`super::apply`] and its siblings.
+
+use crate::gelu::TILE;
+use crate::lanes::sum_over;
+use crate::parallel;
+use crate::simd::{dispatch, multiply_add};
+
+/// Products with at most this many weights use direct loops: `gemm` would spend its time packing.
+const SMALL_WEIGHTS: usize = 512;
+
+pub(super) fn is_small(m: usize, n: usize) -> bool {
+    m * n <= SMALL_WEIGHTS
+}
+
+/// `y[i, r] += Σ_j w[i·stride_i + j·stride_j] x[j, r]`, one output feature at a time.
+pub(super) fn small_apply(
+    w: &[f32],
+    x: &[f32],
+    y: &mut [f32],
+    n: usize,
+    rows: usize,
+    stride_i: usize,
+    stride_j: usize,
+) {
+    if n == 0 {
+        return;
+    }
+    let operations = y.len() * n;
+    parallel::for_each_row(y, rows, operations, |i, y| combine_rows(&w[i * stride_i..], stride_j, n, x, y));
+}
+
+dispatch! { fn combine_rows(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32]) = combine_rows_body }
+
+#[inline(always)]
+fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32]) {
+    let rows = y.len();
+    for start in (0..rows).step_by(TILE) {
+        let count = TILE.min(rows - start);
+        if count == TILE {
+            let y = &mut y[start..start + TILE];
+            let mut sum = [0.0_f32; TILE];
+            for j in 0..n {
+                let (weight, x) = (w[j * stride], &x[j * rows + start..j * rows + start + TILE]);
+                for lane in 0..TILE {
+                    sum[lane] = multiply_add::<FUSED>(weight, x[lane], sum[lane]);
+                }
+            }
+            for lane in 0..TILE {
+                y[lane] += sum[lane];
+            }
+        } else {
+            for r in start..rows {
+                let mut sum = 0.0;
+                for j in 0..n {
+                    sum = multiply_add::<FUSED>(w[j * stride], x[j * rows + r], sum);
+                }
+                y[r] += sum;
+            }
+        }
+    }
+}
+
+/// `g[i, j] += Σ_r y[i, r] x[j, r]`.
+pub(super) fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize) {
+    if rows == 0 {
+        return;
+    }
+    let operations = g.len() * rows;
+    parallel::for_each_row(g, n, operations, |i, g| {
+        for (j, g) in g.iter_mut().enumerate() {
+            *g += dot(&y[i * rows..(i + 1) * rows], &x[j * rows..(j + 1) * rows]);
+        }
+    });
+}
+
+dispatch! { fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body }
+
+#[inline(always)]
+fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
+    let b = &b[..a.len()];
+    sum_over(a.len(), |r| a[r] * b[r])
+}
+
+/// `out [m, n] += a [m, k] · b [k, n]`, with `a` and `b` addressed by their (row, column) strides; `out` is row-major.
+pub(super) fn product(
+    out: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    [m, k, n]: [usize; 3],
+    a_strides: [isize; 2],
+    b_strides: [isize; 2],
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
+    let parallelism = if m * n * k < 1_000_000 {
+        gemm::Parallelism::None
+    } else {
+        gemm::Parallelism::Rayon(rayon::current_num_threads())
+    };
+    // SAFETY: the public functions checked that the slices hold m·k, k·n and m·n elements, and the strides given
+    // address each of them exactly once; `out` is borrowed mutably, so it overlaps neither operand.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            true,
+            a.as_ptr(),
+            a_strides[1],
+            a_strides[0],
+            b.as_ptr(),
+            b_strides[1],
+            b_strides[0],
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! `relu(x) = max(x, 0)`; the slope at zero is zero, as in the reference.
+
+/// Writes `max(x, 0)`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn forward(x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "relu: lengths of input and output");
+    for (x, out) in x.iter().zip(out) {
+        *out = if *x > 0.0 { *x } else { 0.0 };
+    }
+}
+
+/// Adds `grad_out` where the input is positive.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+    assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "relu: lengths of input and gradients");
+    for ((x, grad_out), grad_x) in x.iter().zip(grad_out).zip(grad_x) {
+        *grad_x += if *x > 0.0 { *grad_out } else { 0.0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relu_passes_gradient_only_above_zero() {
+        let x = [-1.0, 0.0, 2.0];
+        let (mut y, mut g) = ([9.0; 3], [1.0; 3]);
+        forward(&x, &mut y);
+        backward(&x, &[3.0; 3], &mut g);
+        assert_eq!((y, g), ([0.0, 0.0, 2.0], [1.0, 1.0, 4.0]));
+    }
+}

@@ -1,0 +1,176 @@
+//! The squashing functions that turn a causal-importance network's output into an importance (spec section 3.2).
+//!
+//! Their gradients are part of the method, not derivatives: the lower leaky-hard sigmoid is flat below zero but lets a
+//! hundredth of those gradients through that would *raise* the importance, so that dead components can come back.
+//! At exactly 0 and 1 a clamp passes the gradient.
+
+#[cfg(test)]
+mod tests;
+
+/// A squashing function.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sigmoid {
+    /// `1 / (1 + e^{−x})`.
+    Normal,
+    /// `clamp(x, 0, 1)`; gradient passes on [0, 1].
+    Hard,
+    /// `min(x, 1)` above zero, `αx` below; gradient 1 on (0, 1], `α` at and below 0, none above 1.
+    LeakyHard {
+        /// The leak.
+        alpha: f32,
+    },
+    /// `clamp(x, 0, 1)`, continued above 1 with slope `α`.
+    UpperLeakyHard {
+        /// The leak.
+        alpha: f32,
+    },
+    /// `clamp(x, 0, 1)` forward; at and below 0 the gradient is `α G` where `G < 0` and zero elsewhere.
+    LowerLeakyHard {
+        /// The leak.
+        alpha: f32,
+    },
+    /// A smooth hard sigmoid made of swish functions of sharpness `β`.
+    SwishHard {
+        /// The sharpness.
+        beta: f32,
+    },
+    /// `x σ(βx)`.
+    Swish {
+        /// The sharpness.
+        beta: f32,
+    },
+    /// `x σ(−βx)`.
+    UpsideDownSwish {
+        /// The sharpness.
+        beta: f32,
+    },
+}
+
+impl Sigmoid {
+    /// Returns the value at `x`.
+    #[must_use]
+    #[inline(always)]
+    pub fn value(self, x: f32) -> f32 {
+        match self {
+            Self::Normal => logistic(x),
+            Self::Hard | Self::LowerLeakyHard { .. } => x.clamp(0.0, 1.0),
+            Self::LeakyHard { alpha } => {
+                if x > 0.0 {
+                    x.min(1.0)
+                } else {
+                    alpha * x
+                }
+            }
+            Self::UpperLeakyHard { alpha } => {
+                if x > 1.0 {
+                    1.0 + alpha * (x - 1.0)
+                } else {
+                    x.clamp(0.0, 1.0)
+                }
+            }
+            Self::Swish { beta } => x * logistic(beta * x),
+            Self::UpsideDownSwish { beta } => x * logistic(-beta * x),
+            Self::SwishHard { beta } => {
+                let (t, swish, down) = (x - 0.5, Self::Swish { beta }, Self::UpsideDownSwish { beta });
+                0.5 + (down.value(t - 0.5) - swish.value(t)) + (swish.value(t + 0.5) - down.value(t))
+            }
+        }
+    }
+
+    /// Returns the gradient passed on at `x` for the upstream gradient `g`.
+    #[must_use]
+    #[inline(always)]
+    pub fn gradient(self, x: f32, g: f32) -> f32 {
+        match self {
+            Self::Normal => {
+                let y = logistic(x);
+                g * y * (1.0 - y)
+            }
+            Self::Hard => {
+                if (0.0..=1.0).contains(&x) {
+                    g
+                } else {
+                    0.0
+                }
+            }
+            Self::LeakyHard { alpha } => {
+                if x <= 0.0 {
+                    alpha * g
+                } else if x <= 1.0 {
+                    g
+                } else {
+                    0.0
+                }
+            }
+            Self::UpperLeakyHard { alpha } => {
+                if x > 1.0 {
+                    alpha * g
+                } else if x >= 0.0 {
+                    g
+                } else {
+                    0.0
+                }
+            }
+            Self::LowerLeakyHard { alpha } => {
+                if x <= 0.0 {
+                    if g < 0.0 { alpha * g } else { 0.0 }
+                } else if x <= 1.0 {
+                    g
+                } else {
+                    0.0
+                }
+            }
+            Self::Swish { beta } => g * swish_slope(x, beta),
+            Self::UpsideDownSwish { beta } => g * swish_slope(x, -beta),
+            Self::SwishHard { beta } => {
+                let t = x - 0.5;
+                g * ((swish_slope(t - 0.5, -beta) - swish_slope(t, beta))
+                    + (swish_slope(t + 0.5, beta) - swish_slope(t, -beta)))
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// The slope of `x σ(βx)`.
+#[inline(always)]
+fn swish_slope(x: f32, beta: f32) -> f32 {
+    let s = logistic(beta * x);
+    s + x * beta * s * (1.0 - s)
+}
+
+/// Writes the function's values.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn forward(function: Sigmoid, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "sigmoid: lengths of input and output");
+    for (x, out) in x.iter().zip(out) {
+        *out = function.value(*x);
+    }
+}
+
+/// Adds the gradient that the function passes on.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+    assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "sigmoid: lengths of input and gradients");
+    // The function is matched outside the loop, so that each loop vectorises.
+    macro_rules! accumulate {
+        ($($variant:pat => $function:expr),+) => {
+            match function { $($variant => for ((x, g), grad) in x.iter().zip(grad_out).zip(grad_x) {
+                *grad += $function.gradient(*x, *g);
+            })+ }
+        };
+    }
+    accumulate! {
+        Sigmoid::LowerLeakyHard { alpha } => Sigmoid::LowerLeakyHard { alpha },
+        Sigmoid::UpperLeakyHard { alpha } => Sigmoid::UpperLeakyHard { alpha },
+        other => other
+    }
+}

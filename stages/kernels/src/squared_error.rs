@@ -1,0 +1,59 @@
+//! The sum of squared differences, `Σ (prediction − target)²`, accumulated in f64 (spec section 5.0, mse).
+
+/// Returns the sum.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn forward(prediction: &[f32], target: &[f32]) -> f64 {
+    const LANES: usize = 16;
+    assert_eq!(prediction.len(), target.len(), "squared error: lengths");
+    let mut lanes = [0.0_f64; LANES];
+    let (p, t) = (prediction.chunks_exact(LANES), target.chunks_exact(LANES));
+    let tail = p.remainder().iter().zip(t.remainder());
+    for (lane, (p, t)) in tail.enumerate() {
+        let difference = f64::from(p - t);
+        lanes[lane] += difference * difference;
+    }
+    for (p, t) in p.zip(t) {
+        for lane in 0..LANES {
+            let difference = f64::from(p[lane] - t[lane]);
+            lanes[lane] += difference * difference;
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// Adds `2 g (prediction − target)` to the prediction's gradient.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(prediction: &[f32], target: &[f32], grad_out: f32, grad_prediction: &mut [f32]) {
+    assert_eq!(
+        (prediction.len(), target.len()),
+        (grad_prediction.len(), grad_prediction.len()),
+        "squared error: lengths"
+    );
+    for ((p, t), grad) in prediction.iter().zip(target).zip(grad_prediction) {
+        *grad += 2.0 * grad_out * (p - t);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, slopes, values};
+
+    #[test]
+    fn the_sum_and_its_gradient_are_exact() {
+        // Spec appendix A.4: (1)² + 0 + (1)² + (1)² + 0 + (1)² = 4.
+        assert_eq!(forward(&[0.0, 1.0, 2.0, 1.0, 0.0, 0.0], &[1.0, 1.0, 1.0, 2.0, 0.0, 1.0]), 4.0);
+        for n in [0, 1, 16, 17, 50] {
+            let (p, t) = (values(1, n), values(2, n));
+            let mut grad = vec![0.0; n];
+            backward(&p, &t, 0.5, &mut grad);
+            let exact = |p: &[f64]| 0.5 * p.iter().zip(&t).map(|(p, t)| (p - f64::from(*t)).powi(2)).sum::<f64>();
+            assert_close("gradient", &grad, &slopes(&p, exact), 1e-6, 1e-6);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What a device must offer: memory ([`Buffers`]) and the kernels ([`Kernels`]).
+//!
+//! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
+//! buffers they are given; `None` means nobody needs that gradient.
+
+use dfdx::prelude::{Device, Storage, Tensor};
+use spdflow_kernels::adamw::Update;
+use spdflow_kernels::importance_minimality::Constants;
+use spdflow_kernels::philox::Stream;
+use spdflow_kernels::sigmoid::Sigmoid;
+
+use super::graph::DeviceResult;
+
+/// A matrix on a device. Scalars are `(1, 1)`, vectors over the batch `(1, R)`.
+pub type Array<D> = Tensor<(usize, usize), f32, D>;
+
+/// The memory behind a gradient.
+pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
+
+/// Memory: how kernels read tensors and how parameters live outside the tape.
+pub trait Buffers: Device<f32> {
+    /// Read access to a tensor's data that outlives the tensor, for the backward pass.
+    type View: Clone + 'static;
+
+    /// Memory that the optimiser updates in place: parameters and their moments.
+    type Buffer: 'static;
+
+    /// Returns a view of the data.
+    fn view(array: &Array<Self>) -> Self::View;
+
+    /// Returns a tensor with the given data, row-major.
+    fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+
+    /// Returns the data, row-major.
+    fn download(view: &Self::View) -> Vec<f32>;
+
+    /// Returns a buffer with the given data.
+    fn buffer(&self, data: Vec<f32>) -> DeviceResult<Self::Buffer, Self>;
+
+    /// Returns the buffer's data.
+    fn read_buffer(&self, buffer: &Self::Buffer) -> Vec<f32>;
+
+    /// Returns a tensor with a copy of the buffer's data.
+    fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+
+    /// Returns a gradient's data.
+    fn read_gradient(gradient: &GradientBuffer<Self>) -> Vec<f32>;
+}
+
+/// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.
+pub struct SiteViews<D: Buffers> {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// `Vᵀx`.
+    pub activations: D::View,
+    /// `None`: all components on. `Some((mask, true))`: one mask `[C]` for all rows.
+    pub mask: Option<(D::View, bool)>,
+    /// U.
+    pub u: D::View,
+    /// `Wx`.
+    pub frozen: Option<D::View>,
+    /// The delta component's mask.
+    pub delta_mask: Option<D::View>,
+    /// Which rows go through the components.
+    pub routing: Option<D::View>,
+    /// The target's bias.
+    pub bias: Option<D::View>,
+}
+
+/// Where a masked site's gradients go.
+pub struct SiteGradients<'a, D: Buffers> {
+    /// `Vᵀx`.
+    pub activations: Option<&'a mut GradientBuffer<D>>,
+    /// The components' mask.
+    pub mask: Option<&'a mut GradientBuffer<D>>,
+    /// U.
+    pub u: Option<&'a mut GradientBuffer<D>>,
+    /// `Wx`.
+    pub frozen: Option<&'a mut GradientBuffer<D>>,
+    /// The delta component's mask.
+    pub delta_mask: Option<&'a mut GradientBuffer<D>>,
+}
+
+/// The operations. Shapes are `(features, rows)` of the result unless said otherwise.
+#[allow(clippy::too_many_arguments)]
+pub trait Kernels: Buffers {
+    /// Uniform draws in [0, 1); element `(f, r)` depends on the stream, `f` and `rows[r]` only.
+    fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Array<Self>, Self>;
+
+    /// `W x`, or `Wᵀ x` if `transposed`; `n` input features, result `(m, rows)`.
+    fn product(
+        &self,
+        w: &Self::View,
+        x: &Self::View,
+        transposed: bool,
+        n: usize,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::product`].
+    fn product_backward(
+        &self,
+        w: &Self::View,
+        x: &Self::View,
+        transposed: bool,
+        n: usize,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_w: Option<&mut GradientBuffer<Self>>,
+        grad_x: Option<&mut GradientBuffer<Self>>,
+    ) -> DeviceResult<(), Self>;
+
+    /// Adds `bias [m]` to every row.
+    fn add_bias(&self, x: &Self::View, bias: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::add_bias`].
+    fn add_bias_backward(
+        &self,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: Option<&mut GradientBuffer<Self>>,
+        grad_bias: Option<&mut GradientBuffer<Self>>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `a + b`.
+    fn add(&self, a: &Self::View, b: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::add`].
+    fn add_backward(&self, grad_out: &GradientBuffer<Self>, grad: &mut GradientBuffer<Self>) -> DeviceResult<(), Self>;
+
+    /// `max(x, 0)`.
+    fn relu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::relu`].
+    fn relu_backward(
+        &self,
+        x: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// The exact GELU.
+    fn gelu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::gelu`].
+    fn gelu_backward(
+        &self,
+        x: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// A squashing function of the method.
+    fn sigmoid(&self, function: Sigmoid, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::sigmoid`].
+    fn sigmoid_backward(
+        &self,
+        function: Sigmoid,
+        x: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `scale · x + offset_scale · y`, elementwise; the gradient goes to x only.
+    fn blend(
+        &self,
+        x: &Self::View,
+        scale: f32,
+        y: &Self::View,
+        y_scale: f32,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::blend`].
+    fn blend_backward(
+        &self,
+        scale: f32,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `g + (1 − g) r`.
+    fn interpolate(
+        &self,
+        importance: &Self::View,
+        source: &Self::View,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::interpolate`].
+    fn interpolate_backward(
+        &self,
+        importance: &Self::View,
+        source: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_importance: Option<&mut GradientBuffer<Self>>,
+        grad_source: Option<&mut GradientBuffer<Self>>,
+    ) -> DeviceResult<(), Self>;
+
+    /// The elements `span` as a matrix of `shape`.
+    fn slice(
+        &self,
+        x: &Self::View,
+        span: std::ops::Range<usize>,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradient of [`Kernels::slice`].
+    fn slice_backward(
+        &self,
+        span: std::ops::Range<usize>,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `x` `(features, 1)` repeated for every row.
+    fn repeat_rows(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradient of [`Kernels::repeat_rows`]: sums over rows.
+    fn repeat_rows_backward(
+        &self,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// The private networks of `spdflow_kernels::ci_mlp`; weights are `[w1, b1, w2, b2]`, result `(C, R)`.
+    fn ci_mlp(
+        &self,
+        x: &Self::View,
+        weights: &[Self::View; 4],
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::ci_mlp`].
+    fn ci_mlp_backward(
+        &self,
+        x: &Self::View,
+        weights: &[Self::View; 4],
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: Option<&mut GradientBuffer<Self>>,
+        grad_weights: [&mut GradientBuffer<Self>; 4],
+    ) -> DeviceResult<(), Self>;
+
+    /// `y[c] = W[c]ᵀ x[c] + b[c]` for `groups` components side by side; `x` is shared by all if `shared`.
+    fn grouped_linear(
+        &self,
+        x: &Self::View,
+        w: &Self::View,
+        b: &Self::View,
+        layout: GroupedShape,
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::grouped_linear`].
+    fn grouped_linear_backward(
+        &self,
+        x: &Self::View,
+        w: &Self::View,
+        layout: GroupedShape,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: Option<&mut GradientBuffer<Self>>,
+        grad_w: &mut GradientBuffer<Self>,
+        grad_b: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// A site's output with its components masked.
+    fn masked_site(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::masked_site`].
+    fn masked_site_backward(
+        &self,
+        inputs: &SiteViews<Self>,
+        grad_out: &GradientBuffer<Self>,
+        grads: SiteGradients<'_, Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `Σ (prediction − target)²` as `(1, 1)`.
+    fn squared_error(&self, prediction: &Self::View, target: &Self::View) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::squared_error`].
+    fn squared_error_backward(
+        &self,
+        prediction: &Self::View,
+        target: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_prediction: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// The importance minimality loss of one site as `(1, 1)`, and the sums S `[C]` its backward pass needs.
+    fn importance_minimality(
+        &self,
+        u: &Self::View,
+        weights: Option<&Self::View>,
+        constants: Constants,
+        positions: f64,
+        shape: (usize, usize),
+    ) -> DeviceResult<(Array<Self>, Self::View), Self>;
+    /// Gradients of [`Kernels::importance_minimality`].
+    fn importance_minimality_backward(
+        &self,
+        u: &Self::View,
+        weights: Option<&Self::View>,
+        constants: Constants,
+        sums: &Self::View,
+        positions: f64,
+        rows: usize,
+        grad_out: &GradientBuffer<Self>,
+        grad_u: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `Σ (W − (VU)ᵀ)²` as `(1, 1)`; `w` is `(d_out, d_in)`.
+    fn faithfulness(
+        &self,
+        w: &Self::View,
+        v: &Self::View,
+        u: &Self::View,
+        w_shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::faithfulness`].
+    fn faithfulness_backward(
+        &self,
+        w: &Self::View,
+        v: &Self::View,
+        u: &Self::View,
+        w_shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_v: &mut GradientBuffer<Self>,
+        grad_u: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `Σ_i coefficient_i · scalar_i` as `(1, 1)`.
+    fn combine(&self, scalars: &[Self::View], coefficients: &[f64]) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::combine`].
+    fn combine_backward(
+        &self,
+        coefficient: f64,
+        grad_out: &GradientBuffer<Self>,
+        grad: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// One AdamW update in place.
+    fn adamw(
+        &self,
+        parameter: &mut Self::Buffer,
+        gradient: &GradientBuffer<Self>,
+        mean: &mut Self::Buffer,
+        variance: &mut Self::Buffer,
+        update: Update,
+    ) -> DeviceResult<(), Self>;
+
+    /// Overwrites `to` `[cols, rows]` with the transpose of `from` `[rows, cols]`.
+    fn transpose_into(
+        &self,
+        from: &Self::Buffer,
+        rows: usize,
+        cols: usize,
+        to: &mut Self::Buffer,
+    ) -> DeviceResult<(), Self>;
+
+    /// `Σ g²`.
+    fn squared_norm(&self, gradient: &GradientBuffer<Self>) -> DeviceResult<f64, Self>;
+
+    /// `s ← clamp(s + step · sign(g), 0, 1)`, an adversary's step.
+    fn sign_ascent(
+        &self,
+        source: &Self::View,
+        gradient: &GradientBuffer<Self>,
+        step: f32,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+}
+
+/// The shape of [`Kernels::grouped_linear`].
+#[derive(Debug, Clone, Copy)]
+pub struct GroupedShape {
+    /// How many components.
+    pub groups: usize,
+    /// Input features of one component.
+    pub inputs: usize,
+    /// Output features of one component.
+    pub outputs: usize,
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Whether all components read the same `[inputs, rows]`.
+    pub shared: bool,
+}
+
+/// A device the method can run on.
+pub trait Backend: Kernels {}

@@ -1,0 +1,534 @@
+//! The processor as a backend: views are shared copies of the data, kernels are called on slices.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use dfdx::prelude::{Cpu, TensorFromVec};
+use spdflow_kernels::adamw::{self, Update};
+use spdflow_kernels::importance_minimality::{self, Constants};
+use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask};
+use spdflow_kernels::philox::{self, Stream};
+use spdflow_kernels::sigmoid::{self, Sigmoid};
+use spdflow_kernels::{ci_mlp, faithfulness, gelu, linear, mask, relu, squared_error};
+
+use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
+use super::graph::DeviceResult;
+
+type Grad = GradientBuffer<Cpu>;
+
+impl Buffers for Cpu {
+    type View = Rc<Vec<f32>>;
+    type Buffer = Vec<f32>;
+
+    fn view(array: &Array<Self>) -> Self::View {
+        use dfdx::prelude::{HasShape, Shape};
+        // Every array here was uploaded whole, so it is contiguous and `copy_into` copies in row-major order.
+        let mut data = vec![0.0; array.shape().num_elements()];
+        array.copy_into(&mut data);
+        Rc::new(data)
+    }
+
+    fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
+        self.try_tensor_from_vec(data, shape)
+    }
+
+    fn download(view: &Self::View) -> Vec<f32> {
+        view.to_vec()
+    }
+
+    fn buffer(&self, data: Vec<f32>) -> DeviceResult<Self::Buffer, Self> {
+        Ok(data)
+    }
+
+    fn read_buffer(&self, buffer: &Self::Buffer) -> Vec<f32> {
+        buffer.clone()
+    }
+
+    fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(buffer.clone(), shape)
+    }
+
+    fn read_gradient(gradient: &Grad) -> Vec<f32> {
+        gradient.to_vec()
+    }
+}
+
+impl Kernels for Cpu {
+    fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Array<Self>, Self> {
+        let mut out = vec![0.0; features * rows.len()];
+        philox::uniform(stream, features, rows, &mut out);
+        self.upload(out, (features, rows.len()))
+    }
+
+    fn product(
+        &self,
+        w: &Self::View,
+        x: &Self::View,
+        transposed: bool,
+        n: usize,
+        (m, rows): (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        let mut y = vec![0.0; m * rows];
+        let multiply = if transposed { linear::apply_transposed } else { linear::apply };
+        multiply(w, x, &mut y, m, n, rows);
+        self.upload(y, (m, rows))
+    }
+
+    fn product_backward(
+        &self,
+        w: &Self::View,
+        x: &Self::View,
+        transposed: bool,
+        n: usize,
+        (m, rows): (usize, usize),
+        grad_out: &Grad,
+        grad_w: Option<&mut Grad>,
+        grad_x: Option<&mut Grad>,
+    ) -> DeviceResult<(), Self> {
+        if let Some(grad_w) = grad_w {
+            if transposed {
+                linear::outer(x, grad_out, grad_w, n, m, rows);
+            } else {
+                linear::outer(grad_out, x, grad_w, m, n, rows);
+            }
+        }
+        if let Some(grad_x) = grad_x {
+            let multiply = if transposed { linear::apply } else { linear::apply_transposed };
+            multiply(w, grad_out, grad_x, n, m, rows);
+        }
+        Ok(())
+    }
+
+    fn add_bias(&self, x: &Self::View, bias: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut y = x.to_vec();
+        if shape.1 > 0 {
+            for (y, bias) in y.chunks_mut(shape.1).zip(bias.iter()) {
+                y.iter_mut().for_each(|y| *y += bias);
+            }
+        }
+        self.upload(y, shape)
+    }
+
+    fn add_bias_backward(
+        &self,
+        (_, rows): (usize, usize),
+        grad_out: &Grad,
+        grad_x: Option<&mut Grad>,
+        grad_bias: Option<&mut Grad>,
+    ) -> DeviceResult<(), Self> {
+        if let Some(grad_x) = grad_x {
+            accumulate(grad_x, grad_out, 1.0);
+        }
+        if let (Some(grad_bias), true) = (grad_bias, rows > 0) {
+            for (grad_bias, grad_out) in grad_bias.iter_mut().zip(grad_out.chunks(rows)) {
+                *grad_bias += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&self, a: &Self::View, b: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(a.iter().zip(b.iter()).map(|(a, b)| a + b).collect(), shape)
+    }
+
+    fn add_backward(&self, grad_out: &Grad, grad: &mut Grad) -> DeviceResult<(), Self> {
+        accumulate(grad, grad_out, 1.0);
+        Ok(())
+    }
+
+    fn relu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut y = vec![0.0; x.len()];
+        relu::forward(x, &mut y);
+        self.upload(y, shape)
+    }
+
+    fn relu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        relu::backward(x, grad_out, grad_x);
+        Ok(())
+    }
+
+    fn gelu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut y = vec![0.0; x.len()];
+        gelu::forward(x, &mut y);
+        self.upload(y, shape)
+    }
+
+    fn gelu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        gelu::backward(x, grad_out, grad_x);
+        Ok(())
+    }
+
+    fn sigmoid(&self, function: Sigmoid, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut y = vec![0.0; x.len()];
+        sigmoid::forward(function, x, &mut y);
+        self.upload(y, shape)
+    }
+
+    fn sigmoid_backward(
+        &self,
+        function: Sigmoid,
+        x: &Self::View,
+        grad_out: &Grad,
+        grad_x: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        sigmoid::backward(function, x, grad_out, grad_x);
+        Ok(())
+    }
+
+    fn blend(
+        &self,
+        x: &Self::View,
+        scale: f32,
+        y: &Self::View,
+        y_scale: f32,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        self.upload(x.iter().zip(y.iter()).map(|(x, y)| scale * x + y_scale * y).collect(), shape)
+    }
+
+    fn blend_backward(&self, scale: f32, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        accumulate(grad_x, grad_out, scale);
+        Ok(())
+    }
+
+    fn interpolate(
+        &self,
+        importance: &Self::View,
+        source: &Self::View,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        let mut out = vec![0.0; importance.len()];
+        mask::interpolate_forward(importance, source, &mut out);
+        self.upload(out, shape)
+    }
+
+    fn interpolate_backward(
+        &self,
+        importance: &Self::View,
+        source: &Self::View,
+        grad_out: &Grad,
+        grad_importance: Option<&mut Grad>,
+        grad_source: Option<&mut Grad>,
+    ) -> DeviceResult<(), Self> {
+        mask::interpolate_backward(
+            importance,
+            source,
+            grad_out,
+            grad_importance.map(|g| &mut g[..]),
+            grad_source.map(|g| &mut g[..]),
+        );
+        Ok(())
+    }
+
+    fn slice(&self, x: &Self::View, span: Range<usize>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(x[span].to_vec(), shape)
+    }
+
+    fn slice_backward(&self, span: Range<usize>, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        grad_x[span].iter_mut().zip(grad_out.iter()).for_each(|(grad, grad_out)| *grad += grad_out);
+        Ok(())
+    }
+
+    fn repeat_rows(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(x.iter().flat_map(|x| std::iter::repeat_n(*x, shape.1)).collect(), shape)
+    }
+
+    fn repeat_rows_backward(
+        &self,
+        (_, rows): (usize, usize),
+        grad_out: &Grad,
+        grad_x: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        for (grad, grad_out) in grad_x.iter_mut().zip(grad_out.chunks(rows.max(1))) {
+            *grad += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
+        }
+        Ok(())
+    }
+
+    fn ci_mlp(
+        &self,
+        x: &Self::View,
+        weights: &[Self::View; 4],
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        let mut out = vec![0.0; x.len()];
+        ci_mlp::forward(x, network(weights), &mut out, shape.1);
+        self.upload(out, shape)
+    }
+
+    fn ci_mlp_backward(
+        &self,
+        x: &Self::View,
+        weights: &[Self::View; 4],
+        shape: (usize, usize),
+        grad_out: &Grad,
+        grad_x: Option<&mut Grad>,
+        [w1, b1, w2, b2]: [&mut Grad; 4],
+    ) -> DeviceResult<(), Self> {
+        let grads = ci_mlp::WeightGradients { w1, b1, w2, b2 };
+        ci_mlp::backward(x, network(weights), grad_out, grad_x.map(|g| &mut g[..]), grads, shape.1);
+        Ok(())
+    }
+
+    fn grouped_linear(
+        &self,
+        x: &Self::View,
+        w: &Self::View,
+        b: &Self::View,
+        layout: GroupedShape,
+    ) -> DeviceResult<Array<Self>, Self> {
+        let GroupedShape { groups, inputs, outputs, rows, .. } = layout;
+        let mut y = vec![0.0; groups * outputs * rows];
+        for c in 0..groups {
+            let y = &mut y[c * outputs * rows..(c + 1) * outputs * rows];
+            if rows > 0 {
+                for (y, b) in y.chunks_mut(rows).zip(&b[c * outputs..]) {
+                    y.fill(*b);
+                }
+            }
+            linear::apply_transposed(
+                &w[c * inputs * outputs..(c + 1) * inputs * outputs],
+                group_input(x, layout, c),
+                y,
+                outputs,
+                inputs,
+                rows,
+            );
+        }
+        self.upload(y, (groups * outputs, rows))
+    }
+
+    fn grouped_linear_backward(
+        &self,
+        x: &Self::View,
+        w: &Self::View,
+        layout: GroupedShape,
+        grad_out: &Grad,
+        grad_x: Option<&mut Grad>,
+        grad_w: &mut Grad,
+        grad_b: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        let GroupedShape { groups, inputs, outputs, rows, shared } = layout;
+        let mut grad_x = grad_x;
+        for c in 0..groups {
+            let weights = c * inputs * outputs..(c + 1) * inputs * outputs;
+            let grad_out = &grad_out[c * outputs * rows..(c + 1) * outputs * rows];
+            linear::outer(group_input(x, layout, c), grad_out, &mut grad_w[weights.clone()], inputs, outputs, rows);
+            if rows > 0 {
+                for (grad_b, grad_out) in grad_b[c * outputs..].iter_mut().zip(grad_out.chunks(rows)) {
+                    *grad_b += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
+                }
+            }
+            if let Some(grad_x) = &mut grad_x {
+                let start = if shared { 0 } else { c * inputs * rows };
+                linear::apply(&w[weights], grad_out, &mut grad_x[start..start + inputs * rows], inputs, outputs, rows);
+            }
+        }
+        Ok(())
+    }
+
+    fn masked_site(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut out = vec![0.0; shape.0 * shape.1];
+        masked_site::forward(site(inputs), &mut out);
+        self.upload(out, shape)
+    }
+
+    fn masked_site_backward(
+        &self,
+        inputs: &SiteViews<Self>,
+        grad_out: &Grad,
+        grads: SiteGradients<'_, Self>,
+    ) -> DeviceResult<(), Self> {
+        let grads = Gradients {
+            activations: grads.activations.map(|g| &mut g[..]),
+            mask: grads.mask.map(|g| &mut g[..]),
+            u: grads.u.map(|g| &mut g[..]),
+            frozen: grads.frozen.map(|g| &mut g[..]),
+            delta_mask: grads.delta_mask.map(|g| &mut g[..]),
+        };
+        masked_site::backward(site(inputs), grad_out, grads);
+        Ok(())
+    }
+
+    fn squared_error(&self, prediction: &Self::View, target: &Self::View) -> DeviceResult<Array<Self>, Self> {
+        self.upload(vec![squared_error::forward(prediction, target) as f32], (1, 1))
+    }
+
+    fn squared_error_backward(
+        &self,
+        prediction: &Self::View,
+        target: &Self::View,
+        grad_out: &Grad,
+        grad_prediction: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        squared_error::backward(prediction, target, grad_out[0], grad_prediction);
+        Ok(())
+    }
+
+    fn importance_minimality(
+        &self,
+        u: &Self::View,
+        weights: Option<&Self::View>,
+        constants: Constants,
+        positions: f64,
+        (components, rows): (usize, usize),
+    ) -> DeviceResult<(Array<Self>, Self::View), Self> {
+        let mut sums = vec![0.0; components];
+        importance_minimality::sums(u, weights.map(|w| &w[..]), constants, rows, &mut sums);
+        let loss = importance_minimality::value(&sums, positions, constants);
+        Ok((self.upload(vec![loss as f32], (1, 1))?, Rc::new(sums)))
+    }
+
+    fn importance_minimality_backward(
+        &self,
+        u: &Self::View,
+        weights: Option<&Self::View>,
+        constants: Constants,
+        sums: &Self::View,
+        positions: f64,
+        rows: usize,
+        grad_out: &Grad,
+        grad_u: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        importance_minimality::backward(
+            u,
+            weights.map(|w| &w[..]),
+            constants,
+            sums,
+            positions,
+            grad_out[0],
+            grad_u,
+            rows,
+        );
+        Ok(())
+    }
+
+    fn faithfulness(
+        &self,
+        w: &Self::View,
+        v: &Self::View,
+        u: &Self::View,
+        w_shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        self.upload(vec![faithfulness::forward(weights_of(w, v, u, w_shape)) as f32], (1, 1))
+    }
+
+    fn faithfulness_backward(
+        &self,
+        w: &Self::View,
+        v: &Self::View,
+        u: &Self::View,
+        w_shape: (usize, usize),
+        grad_out: &Grad,
+        grad_v: &mut Grad,
+        grad_u: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        faithfulness::backward(weights_of(w, v, u, w_shape), grad_out[0], grad_v, grad_u);
+        Ok(())
+    }
+
+    fn combine(&self, scalars: &[Self::View], coefficients: &[f64]) -> DeviceResult<Array<Self>, Self> {
+        let sum: f64 =
+            scalars.iter().zip(coefficients).map(|(scalar, coefficient)| coefficient * f64::from(scalar[0])).sum();
+        self.upload(vec![sum as f32], (1, 1))
+    }
+
+    fn combine_backward(&self, coefficient: f64, grad_out: &Grad, grad: &mut Grad) -> DeviceResult<(), Self> {
+        grad[0] += (coefficient * f64::from(grad_out[0])) as f32;
+        Ok(())
+    }
+
+    fn adamw(
+        &self,
+        parameter: &mut Self::Buffer,
+        gradient: &Grad,
+        mean: &mut Self::Buffer,
+        variance: &mut Self::Buffer,
+        update: Update,
+    ) -> DeviceResult<(), Self> {
+        adamw::step(parameter, gradient, mean, variance, update);
+        Ok(())
+    }
+
+    fn transpose_into(
+        &self,
+        from: &Self::Buffer,
+        rows: usize,
+        cols: usize,
+        to: &mut Self::Buffer,
+    ) -> DeviceResult<(), Self> {
+        *to = faithfulness::transpose(from, rows, cols);
+        Ok(())
+    }
+
+    fn squared_norm(&self, gradient: &Grad) -> DeviceResult<f64, Self> {
+        Ok(adamw::squared_norm(gradient))
+    }
+
+    fn sign_ascent(
+        &self,
+        source: &Self::View,
+        gradient: &Grad,
+        step: f32,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        let ascend = |(s, g): (&f32, &f32)| {
+            // sign(0) = 0: where the loss does not depend on a source, the source stays.
+            let direction = if *g > 0.0 {
+                1.0
+            } else if *g < 0.0 {
+                -1.0
+            } else {
+                0.0
+            };
+            (s + step * direction).clamp(0.0, 1.0)
+        };
+        self.upload(source.iter().zip(gradient.iter()).map(ascend).collect(), shape)
+    }
+}
+
+impl Backend for Cpu {}
+
+fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
+    for (grad, grad_out) in grad.iter_mut().zip(grad_out.iter()) {
+        *grad += scale * grad_out;
+    }
+}
+
+fn network(weights: &[Rc<Vec<f32>>; 4]) -> ci_mlp::Weights<'_> {
+    let [w1, b1, w2, b2] = weights;
+    ci_mlp::Weights { w1, b1, w2, b2 }
+}
+
+fn weights_of<'a>(
+    w: &'a Rc<Vec<f32>>,
+    v: &'a Rc<Vec<f32>>,
+    u: &'a Rc<Vec<f32>>,
+    (d_out, d_in): (usize, usize),
+) -> faithfulness::Site<'a> {
+    faithfulness::Site { w, v, u, d_in, d_out }
+}
+
+/// Returns what component `c` reads.
+fn group_input(x: &[f32], layout: GroupedShape, c: usize) -> &[f32] {
+    let size = layout.inputs * layout.rows;
+    if layout.shared { x } else { &x[c * size..(c + 1) * size] }
+}
+
+fn site(inputs: &SiteViews<Cpu>) -> Inputs<'_> {
+    Inputs {
+        rows: inputs.rows,
+        activations: &inputs.activations,
+        mask: match &inputs.mask {
+            None => Mask::Ones,
+            Some((mask, true)) => Mask::PerComponent(mask),
+            Some((mask, false)) => Mask::Full(mask),
+        },
+        u: &inputs.u,
+        frozen: inputs.frozen.as_ref().map(|v| &v[..]),
+        delta_mask: inputs.delta_mask.as_ref().map(|v| &v[..]),
+        routing: inputs.routing.as_ref().map(|v| &v[..]),
+        bias: inputs.bias.as_ref().map(|v| &v[..]),
+    }
+}

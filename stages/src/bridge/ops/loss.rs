@@ -1,0 +1,74 @@
+//! Scalars: squared error, importance minimality, faithfulness, and their weighted sum.
+
+use spdflow_kernels::importance_minimality::Constants;
+
+use super::super::backend::Backend;
+use super::super::graph::{DeviceResult, Graph, Var};
+
+impl<D: Backend> Graph<D> {
+    /// Returns `Σ (prediction − target)²`; the target is a constant.
+    pub fn squared_error(&self, prediction: &Var<D>, target: &Var<D>) -> DeviceResult<Var<D>, D> {
+        assert_eq!(prediction.shape(), target.shape(), "prediction and target");
+        let out = self.device().squared_error(prediction.view(), target.view())?;
+        let (p, t) = (prediction.view().clone(), target.view().clone());
+        Ok(self.push(out, &[prediction], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.squared_error_backward(&p, &t, grad_out, grad))
+        }))
+    }
+
+    /// Returns one site's importance minimality over `positions` positions.
+    ///
+    /// `upper` `(C, R)`; `row_counts` `(1, R)` says how many positions each row stands for.
+    pub fn importance_minimality(
+        &self,
+        upper: &Var<D>,
+        row_counts: Option<&Var<D>>,
+        constants: Constants,
+        positions: f64,
+    ) -> DeviceResult<Var<D>, D> {
+        let shape = upper.shape();
+        let counts = row_counts.map(|counts| counts.view().clone());
+        let (out, sums) =
+            self.device().importance_minimality(upper.view(), counts.as_ref(), constants, positions, shape)?;
+        let view = upper.view().clone();
+        Ok(self.push(out, &[upper], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| {
+                device.importance_minimality_backward(
+                    &view,
+                    counts.as_ref(),
+                    constants,
+                    &sums,
+                    positions,
+                    shape.1,
+                    grad_out,
+                    grad,
+                )
+            })
+        }))
+    }
+
+    /// Returns `Σ (W − (VU)ᵀ)²`: `w` `(d_out, d_in)` a constant, `v` `(d_in, C)`, `u` `(C, d_out)`.
+    pub fn faithfulness(&self, w: &Var<D>, v: &Var<D>, u: &Var<D>) -> DeviceResult<Var<D>, D> {
+        let w_shape = w.shape();
+        let out = self.device().faithfulness(w.view(), v.view(), u.view(), w_shape)?;
+        let (w_view, v_view, u_view) = (w.view().clone(), v.view().clone(), u.view().clone());
+        assert_eq!(v.is_traced(), u.is_traced(), "V and U are trained together");
+        Ok(self.push(out, &[v, u], move |device, grad_out, grads| {
+            let [Some(grad_v), Some(grad_u)] = grads else { unreachable!("two traced inputs") };
+            device.faithfulness_backward(&w_view, &v_view, &u_view, w_shape, grad_out, grad_v, grad_u)
+        }))
+    }
+
+    /// Returns `Σ coefficient · scalar`; nothing for an empty list but zero.
+    pub fn combine(&self, terms: &[(f64, Var<D>)]) -> DeviceResult<Var<D>, D> {
+        let coefficients: Vec<f64> = terms.iter().map(|(coefficient, _)| *coefficient).collect();
+        let views: Vec<_> = terms.iter().map(|(_, scalar)| scalar.view().clone()).collect();
+        let out = self.device().combine(&views, &coefficients)?;
+        let scalars: Vec<&Var<D>> = terms.iter().map(|(_, scalar)| scalar).collect();
+        Ok(self.push(out, &scalars, move |device, grad_out, grads| {
+            coefficients.iter().zip(grads).try_for_each(|(coefficient, grad)| {
+                grad.as_mut().map_or(Ok(()), |grad| device.combine_backward(*coefficient, grad_out, grad))
+            })
+        }))
+    }
+}

@@ -1,0 +1,9 @@
+//! The operations of the method as methods of [`Graph`](super::Graph): compute now, record how to differentiate.
+
+mod elementwise;
+mod loss;
+mod network;
+mod product;
+mod site;
+
+pub use site::{MaskInput, SiteInputs};

@@ -1,0 +1,6 @@
+//! Stage kinds that group components which act together.
+
+pub mod kmeans;
+mod stage;
+
+pub use stage::{KMeans, KMeansParams};

@@ -1,0 +1,100 @@
+//! What the figures need of the input artifacts.
+
+use spdflow_engine::kind::{InputArtifact, StageError};
+
+use crate::artifact::ci_table::CiTable;
+use crate::artifact::components::{self, SiteWeights};
+use crate::artifact::metric_log::MetricLog;
+use crate::artifact::tables;
+
+/// A decomposition.
+pub(super) struct Decomposition {
+    /// What tells it apart from the others: `seed = 0`, or the name of its stage.
+    pub title: String,
+    /// In the order of the decomposition.
+    pub sites: Vec<SiteWeights>,
+    pub metrics: MetricLog,
+    /// The one-hot probe; token models have none.
+    pub ci: Option<CiTable>,
+}
+
+impl Decomposition {
+    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+        let sites = components::read(artifact)?;
+        let ci = match artifact.files.get("ci.parquet") {
+            Some(path) => Some(CiTable::read(path)?),
+            None => None,
+        };
+        let metrics = MetricLog::read(artifact.path("metrics.parquet")?)?;
+        Ok(Self { title: title(artifact), sites, metrics, ci })
+    }
+}
+
+/// A clustering.
+pub(super) struct Clusters {
+    pub title: String,
+    /// Components that are alive, with their cluster.
+    pub members: Vec<Member>,
+}
+
+/// A component in a cluster.
+pub(super) struct Member {
+    pub site: String,
+    pub component: i32,
+    pub cluster: usize,
+}
+
+impl Clusters {
+    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+        let table = tables::read(artifact.path("clusters.parquet")?)?;
+        let (site, component) = (table.text("site")?, table.int32("component")?);
+        let members = table
+            .optional_int32("cluster")?
+            .iter()
+            .enumerate()
+            .filter_map(|(i, cluster)| {
+                let cluster = usize::try_from((*cluster)?).ok()?;
+                Some(Member { site: site[i].clone(), component: component[i], cluster })
+            })
+            .collect();
+        Ok(Self { title: title(artifact), members })
+    }
+}
+
+/// A geometric comparison.
+pub(super) struct Comparison {
+    /// By site, in the order of the table: the maximal absolute cosine of each live component.
+    pub sites: Vec<(String, Vec<f64>)>,
+}
+
+impl Comparison {
+    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+        let table = tables::read(artifact.path("similarity.parquet")?)?;
+        let mut sites: Vec<(String, Vec<f64>)> = Vec::new();
+        for (site, value) in table.text("site")?.iter().zip(table.float64("max_abs_cosine_sim")?) {
+            match sites.last_mut() {
+                Some((known, values)) if known == site => values.push(*value),
+                _ => sites.push((site.clone(), vec![*value])),
+            }
+        }
+        Ok(Self { sites })
+    }
+}
+
+/// A trained target.
+pub(super) struct Target {
+    pub metrics: MetricLog,
+}
+
+impl Target {
+    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+        Ok(Self { metrics: MetricLog::read(artifact.path("metrics.parquet")?)? })
+    }
+}
+
+fn title(artifact: &InputArtifact) -> String {
+    if artifact.axes.is_empty() {
+        return artifact.instance.clone();
+    }
+    artifact.axes.iter().map(|(axis, value)| format!("{axis} = {value}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,17 @@
+//! How far a decomposition is from the solution we know for a toy model (SPD paper, toy models; reference
+//! `target_ci_solutions`).
+//!
+//! A probe of one-hot inputs gives, for each site, a matrix of causal importances [features, components]. A site of
+//! separate features should show the identity up to the order of components; a site that always acts as a whole should
+//! show `k` full columns. `permutation` finds the order, `distance` counts wrong entries, `target` sums over sites;
+//! `tms_geometry` compares the recovered vectors with the target's.
+
+mod distance;
+mod permutation;
+mod target;
+mod tms_geometry;
+
+pub use distance::{SolutionError, dense_distance, identity_distance};
+pub use permutation::{Assignment, dense_permutation, identity_permutation};
+pub use target::{DensePattern, Expected, IdentityPattern, TargetSolution, TargetSolutionError};
+pub use tms_geometry::{TmsGeometry, frobenius_norms, significant_subnets, subnet_sizes, tms_geometry};
