@@ -1,1 +1,5 @@
-//! placeholder
+//! The integration tests of the binary, one module per subject.
+
+mod diagnostics;
+mod layering;
+mod support;

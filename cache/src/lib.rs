@@ -1,6 +1,29 @@
 //! The content-addressed store of spdflow: bytes by digest, records by fingerprint, locks by flock.
+//!
+//! [`Cache`] is one folder; `docs/cache-format.md` describes what lies in it. A crash at any instant leaves a miss,
+//! never a lie: every file appears whole by a rename, and whatever is read back is checked against its digest.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod digest;
+mod error;
+mod memo;
+mod record;
+mod run_folder;
+mod stamp;
+mod store;
+mod verify;
+mod work;
 
+pub use blob::BlobState;
 pub use digest::{Digest, ParseDigestError};
+pub use error::CacheError;
+pub use memo::{FolderMemo, FolderState, MemoFile, Memos};
+pub use record::{
+    Artifact, BuildInfo, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage, artifact_digest,
+};
+pub use run_folder::RunFolder;
+pub use stamp::Stamp;
+pub use store::{CACHE_FORMAT, Cache};
+pub use verify::{Problem, Verification};
+pub use work::{Attempt, Holder, Work};

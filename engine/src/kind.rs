@@ -262,6 +262,12 @@ impl StopFlag {
         Self::default()
     }
 
+    /// Returns a flag that is up when `raised` is true: signal handlers can set that and nothing else.
+    #[must_use]
+    pub fn shared(raised: Arc<AtomicBool>) -> Self {
+        Self(raised)
+    }
+
     /// Asks everything that watches the flag to stop at its next safe point.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Release);

@@ -4,6 +4,24 @@
 //! goes out as events.
 #![forbid(unsafe_code)]
 
+mod artifact;
+pub mod diagnostic;
+pub mod error;
+pub mod event;
+pub mod executor;
+pub mod fingerprint;
+mod graph;
 pub mod kind;
+pub mod machine;
+mod outputs;
 pub mod pipeline;
+pub mod plan;
+pub mod run;
+mod select;
+pub mod spec;
+pub mod suggest;
 pub mod value;
+pub mod workspace;
+
+pub use artifact::MANIFEST;
+pub use spdflow_cache as cache;

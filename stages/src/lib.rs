@@ -3,14 +3,35 @@
 
 pub mod artifact;
 pub mod bridge;
+pub mod checkpoint;
 pub mod cluster;
 pub mod compare;
+pub mod data;
+pub mod decomposition;
 pub mod figure;
 pub mod importance;
 pub mod matrix;
+pub mod metrics;
+pub mod models;
+pub mod optimizer;
 pub mod pattern;
 pub mod plot;
+pub mod purpose;
 pub mod solution;
 #[cfg(test)]
 mod testing;
 mod threads;
+pub mod train;
+
+use spdflow_engine::kind::Registry;
+
+/// Returns every stage kind of this crate.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new()
+        .with::<train::TrainTms>()
+        .with::<decomposition::DecomposeSpd>()
+        .with::<cluster::KMeans<decomposition::LoadedDecomposition>>()
+        .with::<compare::Geometry<decomposition::LoadedDecomposition>>()
+        .with::<plot::Plot>()
+}

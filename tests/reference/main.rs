@@ -7,4 +7,7 @@
 mod support;
 
 mod compare_models;
+mod losses;
+mod spd;
 mod target_ci;
+mod trajectories;

@@ -1,2 +1,42 @@
-//! placeholder
-fn main() {}
+//! The `spdflow` command: reads the command line, dispatches, reports, exits.
+#![forbid(unsafe_code)]
+
+mod args;
+mod build_info;
+mod commands;
+mod diagnostics;
+mod failure;
+mod output;
+mod registry;
+mod report;
+mod shipped;
+mod signals;
+#[cfg(test)]
+mod test_kinds;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    failure::report_panics_as_bugs();
+    // A wrong command line ends here, with clap's message and exit code 2.
+    let cli = args::Cli::parse();
+    diagnostics::choose_colors(cli.output.color);
+    // `run --json` is a stream of lines, so its failure is one more line.
+    let is_stream = matches!(&cli.command, args::Command::Run(args) if !args.dry_run);
+    let exit = commands::dispatch(cli.command, &cli.output).unwrap_or_else(|failure| {
+        if cli.output.json {
+            let mut document = diagnostics::to_json(&failure.report);
+            if is_stream {
+                document["event"] = "error".into();
+                output::data(&format!("{document}\n"));
+            } else {
+                commands::print_json(document);
+            }
+        }
+        diagnostics::print(&failure.report);
+        failure.exit
+    });
+    ExitCode::from(exit.code())
+}

@@ -4,6 +4,12 @@
 //! (`de.rs`, `ser.rs`) with one convention: an enum is a table whose key `kind` names the variant, or a plain
 //! string for a variant without fields. So errors inside such a table still point at the exact key.
 
+mod access;
+mod de;
+mod path;
+mod ser;
+pub mod toml;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,6 +17,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::kind::ParamIssue;
+pub(crate) use path::{KeyPath, Step};
+
+/// The key of a table that names an enum's variant.
+pub(crate) const KIND: &str = "kind";
+/// The key under which a variant holds what is no table.
+pub(crate) const VALUE: &str = "value";
 
 /// A place in a source text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +94,8 @@ impl DecodeError {
     /// nearest enclosing value that was written in a file (the issue may be about a default).
     #[must_use]
     pub fn at(params: &Value, issue: ParamIssue) -> Self {
-        let _ = (params, issue);
-        unimplemented!("the front end's work")
+        let origin = path::origin_of(params, &issue.path).cloned();
+        Self { path: issue.path, origin, message: issue.message, hint: issue.hint }
     }
 }
 
@@ -93,7 +105,7 @@ impl Value {
     /// # Errors
     /// The first thing that does not fit.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        unimplemented!("the front end's work")
+        self.decode_all().map_err(|mut errors| errors.swap_remove(0))
     }
 
     /// Returns the value as a `T`, or everything that does not fit.
@@ -101,16 +113,18 @@ impl Value {
     /// # Errors
     /// All mistakes, in the order of the source text.
     pub fn decode_all<T: DeserializeOwned>(&self) -> Result<T, Vec<DecodeError>> {
-        unimplemented!("the front end's work")
+        de::decode_all(self)
     }
 
     /// Returns `value` as a tree without origins.
     ///
     /// # Panics
-    /// If the type cannot be expressed (maps with keys that are not strings, bytes): parameters never hold such.
+    /// If the type cannot be expressed (maps with keys that are not texts, bytes, NaN): parameters never hold such.
     #[must_use]
     pub fn encode<T: Serialize>(value: &T) -> Self {
-        let _ = value;
-        unimplemented!("the front end's work")
+        ser::encode(value).unwrap_or_else(|error| panic!("parameters cannot be written as a pipeline would: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

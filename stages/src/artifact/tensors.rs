@@ -103,6 +103,12 @@ pub fn read(path: &Path) -> Result<Tensors, StageError> {
     Ok(Tensors { path: path.to_path_buf(), by_name })
 }
 
+impl FromIterator<(String, Tensor)> for Tensors {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self { path: PathBuf::from("memory"), by_name: tensors.into_iter().collect() }
+    }
+}
+
 impl Tensors {
     /// Returns the names in sorted order.
     pub fn names(&self) -> impl Iterator<Item = &str> {

@@ -49,23 +49,35 @@ pub trait Buffers: Device<f32> {
 
 /// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.
 pub struct SiteViews<D: Buffers> {
+    /// Rows of the batch.
     pub rows: usize,
+    /// `Vᵀx`.
     pub activations: D::View,
     /// `None`: all components on. `Some((mask, true))`: one mask `[C]` for all rows.
     pub mask: Option<(D::View, bool)>,
+    /// U.
     pub u: D::View,
+    /// `Wx`.
     pub frozen: Option<D::View>,
+    /// The delta component's mask.
     pub delta_mask: Option<D::View>,
+    /// Which rows go through the components.
     pub routing: Option<D::View>,
+    /// The target's bias.
     pub bias: Option<D::View>,
 }
 
 /// Where a masked site's gradients go.
 pub struct SiteGradients<'a, D: Buffers> {
+    /// `Vᵀx`.
     pub activations: Option<&'a mut GradientBuffer<D>>,
+    /// The components' mask.
     pub mask: Option<&'a mut GradientBuffer<D>>,
+    /// U.
     pub u: Option<&'a mut GradientBuffer<D>>,
+    /// `Wx`.
     pub frozen: Option<&'a mut GradientBuffer<D>>,
+    /// The delta component's mask.
     pub delta_mask: Option<&'a mut GradientBuffer<D>>,
 }
 
@@ -84,6 +96,7 @@ pub trait Kernels: Buffers {
         n: usize,
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::product`].
     fn product_backward(
         &self,
         w: &Self::View,
@@ -98,6 +111,7 @@ pub trait Kernels: Buffers {
 
     /// Adds `bias [m]` to every row.
     fn add_bias(&self, x: &Self::View, bias: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::add_bias`].
     fn add_bias_backward(
         &self,
         shape: (usize, usize),
@@ -108,9 +122,12 @@ pub trait Kernels: Buffers {
 
     /// `a + b`.
     fn add(&self, a: &Self::View, b: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::add`].
     fn add_backward(&self, grad_out: &GradientBuffer<Self>, grad: &mut GradientBuffer<Self>) -> DeviceResult<(), Self>;
 
+    /// `max(x, 0)`.
     fn relu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::relu`].
     fn relu_backward(
         &self,
         x: &Self::View,
@@ -118,7 +135,9 @@ pub trait Kernels: Buffers {
         grad_x: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
 
+    /// The exact GELU.
     fn gelu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::gelu`].
     fn gelu_backward(
         &self,
         x: &Self::View,
@@ -126,7 +145,9 @@ pub trait Kernels: Buffers {
         grad_x: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
 
+    /// A squashing function of the method.
     fn sigmoid(&self, function: Sigmoid, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::sigmoid`].
     fn sigmoid_backward(
         &self,
         function: Sigmoid,
@@ -144,6 +165,7 @@ pub trait Kernels: Buffers {
         y_scale: f32,
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::blend`].
     fn blend_backward(
         &self,
         scale: f32,
@@ -158,6 +180,7 @@ pub trait Kernels: Buffers {
         source: &Self::View,
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::interpolate`].
     fn interpolate_backward(
         &self,
         importance: &Self::View,
@@ -167,6 +190,31 @@ pub trait Kernels: Buffers {
         grad_source: Option<&mut GradientBuffer<Self>>,
     ) -> DeviceResult<(), Self>;
 
+    /// The elements `span` as a matrix of `shape`.
+    fn slice(
+        &self,
+        x: &Self::View,
+        span: std::ops::Range<usize>,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradient of [`Kernels::slice`].
+    fn slice_backward(
+        &self,
+        span: std::ops::Range<usize>,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `x` `(features, 1)` repeated for every row.
+    fn repeat_rows(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradient of [`Kernels::repeat_rows`]: sums over rows.
+    fn repeat_rows_backward(
+        &self,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
     /// The private networks of `spdflow_kernels::ci_mlp`; weights are `[w1, b1, w2, b2]`, result `(C, R)`.
     fn ci_mlp(
         &self,
@@ -174,6 +222,7 @@ pub trait Kernels: Buffers {
         weights: &[Self::View; 4],
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::ci_mlp`].
     fn ci_mlp_backward(
         &self,
         x: &Self::View,
@@ -192,6 +241,7 @@ pub trait Kernels: Buffers {
         b: &Self::View,
         layout: GroupedShape,
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::grouped_linear`].
     fn grouped_linear_backward(
         &self,
         x: &Self::View,
@@ -203,7 +253,9 @@ pub trait Kernels: Buffers {
         grad_b: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
 
+    /// A site's output with its components masked.
     fn masked_site(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::masked_site`].
     fn masked_site_backward(
         &self,
         inputs: &SiteViews<Self>,
@@ -213,6 +265,7 @@ pub trait Kernels: Buffers {
 
     /// `Σ (prediction − target)²` as `(1, 1)`.
     fn squared_error(&self, prediction: &Self::View, target: &Self::View) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::squared_error`].
     fn squared_error_backward(
         &self,
         prediction: &Self::View,
@@ -230,6 +283,7 @@ pub trait Kernels: Buffers {
         positions: f64,
         shape: (usize, usize),
     ) -> DeviceResult<(Array<Self>, Self::View), Self>;
+    /// Gradients of [`Kernels::importance_minimality`].
     fn importance_minimality_backward(
         &self,
         u: &Self::View,
@@ -250,6 +304,7 @@ pub trait Kernels: Buffers {
         u: &Self::View,
         w_shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::faithfulness`].
     fn faithfulness_backward(
         &self,
         w: &Self::View,
@@ -263,6 +318,7 @@ pub trait Kernels: Buffers {
 
     /// `Σ_i coefficient_i · scalar_i` as `(1, 1)`.
     fn combine(&self, scalars: &[Self::View], coefficients: &[f64]) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::combine`].
     fn combine_backward(
         &self,
         coefficient: f64,

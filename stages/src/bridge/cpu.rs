@@ -1,5 +1,6 @@
 //! The processor as a backend: views are shared copies of the data, kernels are called on slices.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use dfdx::prelude::{Cpu, TensorFromVec};
@@ -217,6 +218,31 @@ impl Kernels for Cpu {
             grad_importance.map(|g| &mut g[..]),
             grad_source.map(|g| &mut g[..]),
         );
+        Ok(())
+    }
+
+    fn slice(&self, x: &Self::View, span: Range<usize>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(x[span].to_vec(), shape)
+    }
+
+    fn slice_backward(&self, span: Range<usize>, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        grad_x[span].iter_mut().zip(grad_out.iter()).for_each(|(grad, grad_out)| *grad += grad_out);
+        Ok(())
+    }
+
+    fn repeat_rows(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        self.upload(x.iter().flat_map(|x| std::iter::repeat_n(*x, shape.1)).collect(), shape)
+    }
+
+    fn repeat_rows_backward(
+        &self,
+        (_, rows): (usize, usize),
+        grad_out: &Grad,
+        grad_x: &mut Grad,
+    ) -> DeviceResult<(), Self> {
+        for (grad, grad_out) in grad_x.iter_mut().zip(grad_out.chunks(rows.max(1))) {
+            *grad += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
+        }
         Ok(())
     }
 

@@ -43,6 +43,11 @@ impl<D: Backend> Var<D> {
         self.0.view.get_or_init(|| D::view(&self.0.array))
     }
 
+    /// Returns the tensor.
+    pub fn array(&self) -> &Array<D> {
+        &self.0.array
+    }
+
     /// Returns whether a gradient flows into this value.
     pub fn is_traced(&self) -> bool {
         self.0.traced

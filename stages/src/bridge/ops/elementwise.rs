@@ -58,4 +58,25 @@ impl<D: Backend> Graph<D> {
             device.interpolate_backward(&g, &r, grad_out, grad_g.as_mut(), grad_r.as_mut())
         }))
     }
+
+    /// Returns `count` features of `x` from `start` on.
+    pub fn slice_features(&self, x: &Var<D>, start: usize, count: usize) -> DeviceResult<Var<D>, D> {
+        let (features, rows) = x.shape();
+        assert!(start + count <= features, "features {start}..{} of {features}", start + count);
+        let span = start * rows..(start + count) * rows;
+        let out = self.device().slice(x.view(), span.clone(), (count, rows))?;
+        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.slice_backward(span, grad_out, grad))
+        }))
+    }
+
+    /// Returns `x` `(features, 1)` for each of `rows` rows.
+    pub fn repeat_rows(&self, x: &Var<D>, rows: usize) -> DeviceResult<Var<D>, D> {
+        assert_eq!(x.shape().1, 1, "one column to repeat");
+        let shape = (x.shape().0, rows);
+        let out = self.device().repeat_rows(x.view(), shape)?;
+        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.repeat_rows_backward(shape, grad_out, grad))
+        }))
+    }
 }

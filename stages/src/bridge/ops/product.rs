@@ -48,7 +48,6 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns `a + b`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "residual networks are the first to need it"))]
     pub fn add(&self, a: &Var<D>, b: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(a.shape(), b.shape(), "sum of matrices");
         let out = self.device().add(a.view(), b.view(), a.shape())?;

@@ -1,0 +1,326 @@
+//! The command line: every command, argument and default in one place.
+//!
+//! Doc comments here are the text of `--help`. Values are checked as far as their form goes; whether a pipeline, a
+//! stage or a key exists is found out by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use spdflow_engine::kind::Device;
+
+/// Takes a neural network apart into its mechanisms, through cached, reproducible pipelines.
+#[derive(Debug, Parser)]
+#[command(name = "spdflow", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// How to speak.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    a bug of spdflow
+  2    the command line or the pipeline is wrong
+  3    something is out of date (status --exit-code)
+  4    a stage failed
+  5    some stages failed under --keep-going
+  7    the cache cannot be used or is damaged
+  130  interrupted, after a checkpoint (143: terminated)";
+
+/// How to speak: options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Say nothing but results and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; give it twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Print one JSON document instead of text (`run`: one JSON object per line and event).
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub(crate) color: ColorChoice,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set or `TERM=dumb`.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline; what is unchanged comes from the cache.
+    Run(RunArgs),
+    /// Show what `run` would do to every stage, and why.
+    Plan(PlanArgs),
+    /// Show which stages are up to date.
+    Status(StatusArgs),
+    /// Check a pipeline without running anything.
+    Check(CheckArgs),
+    /// Show which stage feeds which.
+    Graph(GraphArgs),
+    /// Print the log of a stage.
+    Log(LogArgs),
+    /// Show the artifacts of a pipeline: files, digests, parameters.
+    Show(ShowArgs),
+    /// Show the headline numbers of a pipeline's stages.
+    Metrics(MetricsArgs),
+    /// List the stage kinds, or describe one.
+    Kinds(KindsArgs),
+    /// List the pipelines shipped with spdflow.
+    Pipelines,
+}
+
+/// Which pipeline, and with which changes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PipelineArgs {
+    /// A pipeline file, or the name of a shipped pipeline.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    /// Set a value: `stage.decompose.params.steps=500`, or NAME=VALUE for `${NAME}` (TOML; a bare word is a text).
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Apply `[profile.NAME.set]` of the file.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+}
+
+/// Which stored results: part of every command that reads or writes the cache.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// The cache folder.
+    #[arg(long, value_name = "DIR", env = "SPDFLOW_CACHE", default_value = ".spdflow")]
+    pub(crate) cache: PathBuf,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub(crate) device: Device,
+}
+
+/// `spdflow run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages and what they need: `decompose`, `decompose[seed=0]`, or a glob.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// How many stages may run at once.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
+    pub(crate) jobs: usize,
+    /// How many threads the running stages share.
+    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
+          hide_default_value = true)]
+    pub(crate) threads: usize,
+    /// Run again although the cache has it: every stage, or with =STAGE only that one.
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub(crate) force: Vec<String>,
+    /// Go on with what does not depend on a failed stage.
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
+    /// Show what would be done and stop.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Where the results appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
+    /// How many seconds of work a kill may cost at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) checkpoint_seconds: u64,
+}
+
+/// `spdflow plan`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PlanArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages and what they need.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Plan as if these were forced; see `run --force`.
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub(crate) force: Vec<String>,
+    /// Where the results would appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
+}
+
+/// `spdflow status`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StatusArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages and what they need.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Exit with 3 if anything is out of date.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+    /// Where the results appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
+}
+
+/// `spdflow check`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+}
+
+/// `spdflow graph`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GraphArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// How to draw it.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = GraphFormat::Text)]
+    pub(crate) format: GraphFormat,
+}
+
+/// How to draw a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// One line per instance with its inputs.
+    Text,
+    /// Graphviz.
+    Dot,
+    /// Mermaid, as GitHub shows it.
+    Mermaid,
+    /// One JSON document.
+    Json,
+}
+
+/// `spdflow log`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Whose log; must name one instance: `decompose[seed=0]`.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stage: String,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Keep printing as the running stage writes.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `spdflow show`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShowArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Where the results appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
+}
+
+/// `spdflow metrics`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MetricsArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// `spdflow kinds`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KindsArgs {
+    /// The kind to describe: its inputs and every parameter with type and default.
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(Device::Cpu),
+        None if text == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", index)) => index
+            .parse()
+            .map(Device::Cuda)
+            .map_err(|_| format!("expected a device number after `cuda:`, found `{index}`")),
+        _ => Err("expected `cpu`, `cuda` or `cuda:N`".to_owned()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+/// Returns the number of threads; 0 means all cores, as it does to rayon.
+fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // An empty variable is one that is not set.
+        _ if text.is_empty() => Ok(all_cores()),
+        Ok(0) => Ok(all_cores()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("expected a whole number".to_owned()),
+    }
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_argument_is_declared_consistently() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn force_takes_a_stage_only_behind_an_equals_sign() {
+        let cli = Cli::parse_from(["spdflow", "run", "tms", "--force", "compare", "--force=decompose"]);
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert_eq!(run.force, ["*", "decompose"]);
+        assert_eq!(run.stages, ["compare"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! `spdflow run`: brings every stage's result in place.
+
+use std::time::Duration;
+
+use spdflow_engine::diagnostic::Diagnostic;
+use spdflow_engine::event::{Listener, Outcome, RunStatus};
+use spdflow_engine::executor::local::Local;
+use spdflow_engine::pipeline::Pipeline;
+use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
+use spdflow_engine::workspace::Workspace;
+
+use super::store;
+use crate::args::{OutputArgs, RunArgs};
+use crate::build_info::build_info;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::report::human::HumanReport;
+use crate::report::json::JsonReport;
+use crate::report::table::Table;
+use crate::report::text::{Color, duration, line, metric};
+use crate::signals::Signals;
+
+/// More rows than this, and the closing table leaves out what was cached.
+const TABLE_ROWS: usize = 40;
+
+/// Runs the pipeline, or shows what would be done.
+pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
+    let pipeline = super::load(&args.pipeline)?;
+    let scope = store::scope(&pipeline, &args.stages, &args.force)?;
+    let cache = store::open(&args.store)?;
+    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    if args.dry_run {
+        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
+    }
+    let signals = Signals::listen()
+        .map_err(|error| Failure::new(Exit::Bug, Diagnostic::new(format!("cannot listen to signals: {error}"))))?;
+    let options = RunOptions {
+        scope,
+        jobs: args.jobs,
+        threads: args.threads,
+        keep_going: args.keep_going,
+        device: args.store.device,
+        checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
+        stop: signals.stop.clone(),
+        build: build_info(),
+    };
+    let listener: Box<dyn Listener> =
+        if style.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(style, signals.stop.clone())) };
+    let summary = run_pipeline(&pipeline, &workspace, &options, &Local, &*listener)?;
+    if !style.json && !style.quiet {
+        output::data(&table(&pipeline, &summary, style.verbose > 0));
+        output::message(&(closing_line(&summary) + "\n"));
+    }
+    Ok(exit(&summary, &signals))
+}
+
+fn exit(summary: &RunSummary, signals: &Signals) -> Exit {
+    match summary.status {
+        RunStatus::Done => Exit::Done,
+        RunStatus::Interrupted => signals.exit(),
+        _ if summary.failures.iter().any(|failure| failure.is_bug) => Exit::Bug,
+        RunStatus::Failed => Exit::StageFailed,
+        RunStatus::SomeFailed => Exit::SomeFailed,
+    }
+}
+
+fn table(pipeline: &Pipeline, summary: &RunSummary, is_whole: bool) -> String {
+    let mut table = Table::new(&["stage", "outcome", ">time", "result", "artifact"]);
+    let is_short = summary.results.len() > TABLE_ROWS && !is_whole;
+    let mut left_out = 0;
+    for result in &summary.results {
+        if is_short && result.outcome == Outcome::Cached {
+            left_out += 1;
+            continue;
+        }
+        let time = if result.seconds > 0.0 { duration(result.seconds) } else { String::new() };
+        table.row([
+            pipeline.instances[result.index].id.to_string(),
+            result.outcome.word().to_owned(),
+            time,
+            result.headline.as_ref().map(metric).unwrap_or_default(),
+            result.artifact.map(|digest| digest.short()).unwrap_or_default(),
+        ]);
+    }
+    match left_out {
+        0 => table.text(),
+        all if all == summary.results.len() => String::new(),
+        some => format!("{}and {some} cached\n", table.text()),
+    }
+}
+
+fn closing_line(summary: &RunSummary) -> String {
+    let count = |outcome| summary.results.iter().filter(|result| result.outcome == outcome).count();
+    let all = [
+        Outcome::Ran,
+        Outcome::Resumed,
+        Outcome::Cutoff,
+        Outcome::Cached,
+        Outcome::Failed,
+        Outcome::Interrupted,
+        Outcome::Skipped,
+    ];
+    let counts: Vec<_> = all
+        .into_iter()
+        .filter(|outcome| count(*outcome) > 0)
+        .map(|outcome| format!("{} {}", count(outcome), outcome.word()))
+        .collect();
+    let total = summary.results.len();
+    let stages = if total == 1 { "stage" } else { "stages" };
+    let counts = if count(Outcome::Cached) == total && total > 0 {
+        "everything is cached".to_owned()
+    } else {
+        counts.join(", ")
+    };
+    let (verb, color) = match summary.status {
+        RunStatus::Done => ("Finished", Color::Green),
+        RunStatus::Failed | RunStatus::SomeFailed => ("Failed", Color::Red),
+        RunStatus::Interrupted => ("Interrupted", Color::Yellow),
+    };
+    line(verb, color, &format!("{total} {stages} in {}: {counts}", duration(summary.seconds)))
+}

@@ -1,0 +1,36 @@
+//! `spdflow status`: which stages are up to date.
+
+use spdflow_engine::plan::Action;
+use spdflow_engine::workspace::Workspace;
+
+use super::{plan, store};
+use crate::args::{OutputArgs, StatusArgs};
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+/// Prints one line about the whole and one per stage that is not up to date.
+pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Failure> {
+    let pipeline = super::load(&args.pipeline)?;
+    let scope = store::scope(&pipeline, &args.stages, &[])?;
+    let cache = store::open(&args.store)?;
+    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    let made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
+    if style.json {
+        let mut document = plan::json(&pipeline, &made);
+        document["is_stale"] = is_stale.into();
+        super::print_json(document);
+    } else {
+        let counts: Vec<_> = plan::counts(&made)
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(word, count)| format!("{count} {word}"))
+            .collect();
+        output::data(&format!("{}: {}\n", pipeline.name, counts.join(", ")));
+        for step in made.steps.iter().filter(|step| step.action != Action::Fresh) {
+            let id = &pipeline.instances[step.index].id;
+            output::data(&format!("  {:6}  {id}: {}\n", step.action.word(), step.why));
+        }
+    }
+    Ok(if is_stale && args.exit_code { Exit::Stale } else { Exit::Done })
+}

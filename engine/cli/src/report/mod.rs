@@ -1,0 +1,6 @@
+//! How results and events are shown: to people, to programs, in tables.
+
+pub(crate) mod human;
+pub(crate) mod json;
+pub(crate) mod table;
+pub(crate) mod text;

@@ -1,0 +1,50 @@
+//! Why a plan or a run could not be made at all. A stage that fails is not such an error: it is an outcome.
+
+use std::path::PathBuf;
+
+use spdflow_cache::CacheError;
+
+use crate::fingerprint::FingerprintError;
+
+/// Why a plan or a run was given up.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The cache, or the folder for results, cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Parameters have no fingerprint.
+    #[error("stage `{instance}`: {source}")]
+    Fingerprint {
+        /// The instance.
+        instance: String,
+        /// What is wrong.
+        source: FingerprintError,
+    },
+    /// The place of a result is taken by something that is not a result.
+    #[error("the result of `{instance}` belongs at `{}`, but something that spdflow did not make is there", path.display())]
+    OutputTaken {
+        /// The instance.
+        instance: String,
+        /// The place.
+        path: PathBuf,
+    },
+    /// A result that was just computed was damaged in the cache, again and again.
+    #[error("the result of `{instance}` is damaged in the cache each time it is computed; is the disk failing?")]
+    KeepsBreaking {
+        /// The instance.
+        instance: String,
+    },
+}
+
+impl RunError {
+    /// Returns what to do about it, when we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Cache(error) => error.hint(),
+            Self::Fingerprint { .. } => Some("give it a number, or leave it out for its default".to_owned()),
+            Self::OutputTaken { .. } => Some("move it away, or choose another folder with `--out DIR`".to_owned()),
+            Self::KeepsBreaking { .. } => Some("choose a cache on another disk with `--cache DIR`".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Decides which stages must run.
+//!
+//! A stage is reused when a record exists for its fingerprint and every blob the record names is present. A stage
+//! whose producers must run first has inputs nobody knows yet: it is a `maybe`, because the producers may make the
+//! same bytes as before. `run` plans in the same way and goes on from there, so what the two say cannot differ.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use spdflow_cache::Digest;
+
+use crate::error::RunError;
+use crate::fingerprint::Key;
+use crate::kind::Device;
+use crate::pipeline::{Instance, Pipeline};
+use crate::workspace::{Found, Known, Workspace};
+
+/// What would happen to each instance in scope, in the order of the pipeline.
+#[derive(Debug)]
+pub struct Plan {
+    /// One step per instance in scope.
+    pub steps: Vec<Step>,
+    /// What was noticed on the way: the instance's index and a message.
+    pub warnings: Vec<(usize, String)>,
+}
+
+/// What would happen to one instance.
+#[derive(Debug)]
+pub struct Step {
+    /// Its index in [`Pipeline::instances`].
+    pub index: usize,
+    /// What would happen.
+    pub action: Action,
+    /// Why.
+    pub why: String,
+    /// Its fingerprint, unless its inputs are unknown.
+    pub fingerprint: Option<Digest>,
+    pub(crate) known: Option<Known>,
+}
+
+impl Step {
+    /// Returns the digest of the instance's artifact, if it is known.
+    #[must_use]
+    pub fn artifact(&self) -> Option<Digest> {
+        self.known.as_ref().map(|known| known.artifact)
+    }
+}
+
+/// What would happen to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Nothing: the result is in place.
+    Fresh,
+    /// The result is put in place from the cache.
+    Cached,
+    /// The stage runs.
+    Run,
+    /// Unknown until something before it has run.
+    Maybe,
+}
+
+impl Action {
+    /// Returns the word used in tables and JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Cached => "cached",
+            Self::Run => "run",
+            Self::Maybe => "maybe",
+        }
+    }
+}
+
+/// Which part of a pipeline is meant.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Indices of the instances wanted; what they need comes with them. `None`: everything.
+    pub targets: Option<Vec<usize>>,
+    /// Indices of the instances that run even if their result is known.
+    pub force: Vec<usize>,
+}
+
+impl Scope {
+    /// Returns, for each instance, whether it is wanted or needed by one that is.
+    pub(crate) fn members(&self, pipeline: &Pipeline) -> Vec<bool> {
+        let Some(targets) = &self.targets else { return vec![true; pipeline.instances.len()] };
+        let mut members = vec![false; pipeline.instances.len()];
+        for target in targets {
+            members[*target] = true;
+        }
+        // Producers come before consumers, so one pass from the end reaches every ancestor.
+        for index in (0..members.len()).rev() {
+            if members[index] {
+                for parent in pipeline.instances[index].parents() {
+                    members[parent] = true;
+                }
+            }
+        }
+        members
+    }
+
+    /// Returns, for each instance, whether it is forced.
+    pub(crate) fn forced(&self, pipeline: &Pipeline) -> Vec<bool> {
+        let mut forced = vec![false; pipeline.instances.len()];
+        for index in &self.force {
+            forced[*index] = true;
+        }
+        forced
+    }
+}
+
+/// Plans a run. Reads the cache and the results; changes neither, except that damaged records go to quarantine and
+/// blobs the cache lost are taken back from results that still hold them.
+///
+/// # Errors
+/// [`RunError`] if the cache cannot be read or a parameter has no fingerprint.
+pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, device: Device) -> Result<Plan, RunError> {
+    let members = scope.members(pipeline);
+    let forced = scope.forced(pipeline);
+    let mut plan = Plan { steps: Vec::new(), warnings: Vec::new() };
+    let mut position_of = vec![usize::MAX; pipeline.instances.len()];
+    for (index, instance) in pipeline.instances.iter().enumerate().filter(|(index, _)| members[*index]) {
+        let known = |parent: usize| plan.steps[position_of[parent]].known.as_ref();
+        let step = match instance.parents().find(|parent| known(*parent).is_none()) {
+            Some(_) if forced[index] => Step::unknown(index, Action::Run, "forced".to_owned()),
+            Some(parent) => {
+                let why = format!("depends on what `{}` makes", pipeline.instances[parent].id);
+                Step::unknown(index, Action::Maybe, why)
+            }
+            None => {
+                // All parents are known here, so each digest exists.
+                let inputs = input_digests(instance, |parent| known(parent).map(|known| known.artifact));
+                let fingerprint = fingerprint(instance, &inputs, device)?;
+                let warnings = &mut plan.warnings;
+                let found = if forced[index] {
+                    Found::Absent { why: "forced".to_owned() }
+                } else {
+                    workspace.find(instance, &fingerprint, &mut |message| warnings.push((index, message)))?
+                };
+                Step::found(index, fingerprint, found)
+            }
+        };
+        position_of[index] = plan.steps.len();
+        plan.steps.push(step);
+    }
+    Ok(plan)
+}
+
+impl Step {
+    fn unknown(index: usize, action: Action, why: String) -> Self {
+        Self { index, action, why, fingerprint: None, known: None }
+    }
+
+    fn found(index: usize, fingerprint: Digest, found: Found) -> Self {
+        let (action, why, known) = match found {
+            Found::Fresh(known) => (Action::Fresh, "up to date".to_owned(), Some(known)),
+            Found::Cached { known, why, .. } => (Action::Cached, why, Some(known)),
+            Found::Absent { why } => (Action::Run, why, None),
+        };
+        Self { index, action, why, fingerprint: Some(fingerprint), known }
+    }
+}
+
+/// Returns the digests of an instance's inputs by slot.
+pub(crate) fn input_digests(
+    instance: &Instance,
+    artifact: impl Fn(usize) -> Option<Digest>,
+) -> BTreeMap<String, Vec<Digest>> {
+    let digests = |producers: &Vec<usize>| producers.iter().filter_map(|producer| artifact(*producer)).collect();
+    instance.inputs.iter().map(|(slot, producers)| (slot.clone(), digests(producers))).collect()
+}
+
+/// Returns the key of an instance with the given inputs.
+pub(crate) fn key<'a>(instance: &'a Instance, inputs: &'a BTreeMap<String, Vec<Digest>>, device: Device) -> Key<'a> {
+    let info = instance.kind.info();
+    Key {
+        kind: info.name,
+        version: info.version,
+        params: &instance.params,
+        inputs,
+        numeric_target: device.numeric_target(),
+    }
+}
+
+/// Returns the fingerprint of an instance with the given inputs.
+pub(crate) fn fingerprint(
+    instance: &Instance,
+    inputs: &BTreeMap<String, Vec<Digest>>,
+    device: Device,
+) -> Result<Digest, RunError> {
+    key(instance, inputs, device)
+        .fingerprint()
+        .map_err(|source| RunError::Fingerprint { instance: instance.id.to_string(), source })
+}

@@ -1,0 +1,344 @@
+//! Runs a pipeline: plans it, then works on whatever is ready until nothing is left.
+//!
+//! What the plan found in place is done at once, without a thread. The rest goes through [`schedule::Schedule`] to
+//! worker threads, each of which brings one instance at a time to its end ([`stage::Session::work`]).
+
+mod journal;
+mod progress;
+mod schedule;
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use spdflow_cache::{BuildInfo, Digest, Metric};
+
+use crate::error::RunError;
+use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
+use crate::executor::Executor;
+use crate::kind::{Device, StopFlag};
+use crate::machine::{machine_info, now_text};
+use crate::pipeline::Pipeline;
+use crate::plan::{Action, Plan, Scope, input_digests, plan};
+use crate::workspace::Workspace;
+
+use journal::Journal;
+use schedule::{Done, Schedule, State};
+pub use stage::StageFailure;
+use stage::{End, Job, Session, headline};
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Which part of the pipeline.
+    pub scope: Scope,
+    /// How many stages may run at once.
+    pub jobs: usize,
+    /// How many threads they share.
+    pub threads: usize,
+    /// Whether what does not depend on a failed stage is still done.
+    pub keep_going: bool,
+    /// Where to compute.
+    pub device: Device,
+    /// How much work a kill may cost at most.
+    pub checkpoint_every: Duration,
+    /// Raised when the user wants to stop.
+    pub stop: StopFlag,
+    /// The program, for records.
+    pub build: BuildInfo,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct RunSummary {
+    /// Its id in the cache.
+    pub run: String,
+    /// How it ended.
+    pub status: RunStatus,
+    /// Each instance in scope, in the order of the pipeline.
+    pub results: Vec<InstanceResult>,
+    /// The stages that failed.
+    pub failures: Vec<StageFailure>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What became of one instance.
+#[derive(Debug, Clone)]
+pub struct InstanceResult {
+    /// Its index in the pipeline.
+    pub index: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub seconds: f64,
+    /// The first of its metrics.
+    pub headline: Option<Metric>,
+    /// The digest of its artifact, if it has one.
+    pub artifact: Option<Digest>,
+    /// Its fingerprint, if its inputs became known.
+    pub fingerprint: Option<Digest>,
+}
+
+/// How often a lost result is made again before the disk is blamed.
+const REDO_LIMIT: u32 = 3;
+
+/// Runs `pipeline`. A stage that fails is an outcome, not an error.
+///
+/// # Errors
+/// [`RunError`] if the run had to be given up; whatever was finished before is safe in the cache.
+pub fn run(
+    pipeline: &Pipeline,
+    workspace: &Workspace<'_>,
+    options: &RunOptions,
+    executor: &dyn Executor,
+    listener: &dyn Listener,
+) -> Result<RunSummary, RunError> {
+    let begin = Instant::now();
+    let folder = workspace.cache.create_run(&now_text().replace(['-', ':'], ""))?;
+    let run = folder.id().to_owned();
+    let journal = Journal::new(folder, listener);
+    workspace.cache.remove_old_temporaries();
+    workspace.out.remove_leftovers();
+
+    let plan = plan(pipeline, workspace, &options.scope, options.device)?;
+    journal.write_plan(pipeline, &plan)?;
+    journal.on_event(&Event::RunStarted {
+        schema: EVENT_SCHEMA,
+        run: run.clone(),
+        pipeline: pipeline.name.clone(),
+        instances: plan.steps.len(),
+        fresh: plan.steps.iter().filter(|step| step.action == Action::Fresh).count(),
+        out: workspace.out.path().display().to_string(),
+        cache: workspace.cache.root().display().to_string(),
+    });
+    let machine = machine_info();
+    let session = Session {
+        pipeline,
+        workspace,
+        executor,
+        listener: &journal,
+        device: options.device,
+        checkpoint_every: options.checkpoint_every,
+        stop: &options.stop,
+        run: &run,
+        build: &options.build,
+        machine: &machine,
+        checked: Mutex::default(),
+        last_flush: Mutex::new(begin),
+        said: Mutex::default(),
+    };
+    let worked = Runner::new(&session, options, plan).work();
+    // Also after an error: what is in place stays known, and what is recorded must survive.
+    let saved = workspace.write_memos().and_then(|()| workspace.cache.flush());
+    let (states, failures) = worked?;
+    saved?;
+
+    let results = results(states);
+    let status = status(&results, options.keep_going);
+    let mut counts = BTreeMap::new();
+    for result in &results {
+        *counts.entry(result.outcome).or_insert(0) += 1;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let finished = Event::RunFinished { run: run.clone(), status, counts, seconds };
+    journal.on_event(&finished);
+    journal.finish(&finished)?;
+    Ok(RunSummary { run, status, results, failures, seconds })
+}
+
+fn results(states: Vec<State>) -> Vec<InstanceResult> {
+    let result = |(index, state)| match state {
+        State::OutOfScope => None,
+        State::Done(done) => Some(InstanceResult {
+            index,
+            outcome: done.outcome,
+            seconds: done.seconds,
+            headline: headline(&done),
+            artifact: Some(done.known.artifact),
+            fingerprint: Some(done.fingerprint),
+        }),
+        State::Ended(outcome, seconds) => {
+            Some(InstanceResult { index, outcome, seconds, headline: None, artifact: None, fingerprint: None })
+        }
+        State::Waiting(_) | State::Ready | State::Busy(_) => panic!("instance {index} was left {state:?}"),
+    };
+    states.into_iter().enumerate().filter_map(result).collect()
+}
+
+fn status(results: &[InstanceResult], keep_going: bool) -> RunStatus {
+    let any = |outcome| results.iter().any(|result| result.outcome == outcome);
+    match (any(Outcome::Failed), any(Outcome::Interrupted)) {
+        (_, true) => RunStatus::Interrupted,
+        (true, _) if keep_going => RunStatus::SomeFailed,
+        (true, _) => RunStatus::Failed,
+        // Without a failure only a stop leaves instances untried.
+        (false, _) if any(Outcome::Skipped) => RunStatus::Interrupted,
+        (false, _) => RunStatus::Done,
+    }
+}
+
+struct Runner<'a> {
+    session: &'a Session<'a>,
+    options: &'a RunOptions,
+    forced: Vec<bool>,
+    /// Why an instance runs, where the plan knew.
+    reasons: BTreeMap<usize, String>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+struct Progress {
+    schedule: Schedule,
+    failures: Vec<StageFailure>,
+    error: Option<RunError>,
+    redone: BTreeMap<usize, u32>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(session: &'a Session<'a>, options: &'a RunOptions, plan: Plan) -> Self {
+        let instances = &session.pipeline.instances;
+        for (index, message) in plan.warnings {
+            session.warn(&instances[index], message);
+        }
+        let mut members = vec![false; instances.len()];
+        let mut done: Vec<Option<Done>> = vec![None; instances.len()];
+        let mut reasons = BTreeMap::new();
+        for step in plan.steps {
+            if step.action == Action::Run {
+                reasons.insert(step.index, step.why);
+            }
+            members[step.index] = true;
+            if let (Action::Fresh, Some(known), Some(fingerprint)) = (step.action, step.known, step.fingerprint) {
+                let fresh = Done { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 };
+                session.report_done(&instances[step.index], &fresh, false);
+                done[step.index] = Some(fresh);
+            }
+        }
+        let threads = options.threads.max(options.jobs).max(1);
+        let schedule = Schedule::new(session.pipeline, &members, threads, done);
+        let progress = Progress { schedule, failures: Vec::new(), error: None, redone: BTreeMap::new() };
+        let forced = options.scope.forced(session.pipeline);
+        Self { session, options, forced, reasons, progress: Mutex::new(progress), changed: Condvar::new() }
+    }
+
+    fn work(self) -> Result<(Vec<State>, Vec<StageFailure>), RunError> {
+        if !self.lock().schedule.is_over() {
+            std::thread::scope(|scope| {
+                for number in 0..self.options.jobs.max(1) {
+                    let thread = std::thread::Builder::new().name(format!("worker-{number}")).stack_size(STACK_BYTES);
+                    let spawned = thread.spawn_scoped(scope, || self.worker());
+                    // Without a single thread there is nothing to go on with; the system is out of everything.
+                    spawned.expect("the system gives no thread");
+                }
+            });
+        }
+        let mut progress = self.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = progress.error {
+            return Err(error);
+        }
+        for (index, state) in progress.schedule.states.iter_mut().enumerate() {
+            if matches!(state, State::Waiting(_) | State::Ready) {
+                *state = State::Ended(Outcome::Skipped, 0.0);
+                let instance = self.session.pipeline.instances[index].id.to_string();
+                self.session.listener.on_event(&Event::Skipped { instance, because: None });
+            }
+        }
+        Ok((progress.schedule.states, progress.failures))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn worker(&self) {
+        let mut progress = self.lock();
+        loop {
+            if self.options.stop.is_raised() {
+                progress.schedule.is_halted = true;
+            }
+            if progress.schedule.is_over() {
+                self.changed.notify_all();
+                return;
+            }
+            let Some(index) = progress.schedule.take(|index| self.threads_of(index)) else {
+                progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let job = self.job(index, &progress);
+            drop(progress);
+            let end = self.session.work(&job);
+            progress = self.lock();
+            self.note(&job, end, &mut progress);
+            self.changed.notify_all();
+        }
+    }
+
+    fn threads_of(&self, index: usize) -> usize {
+        let share = (self.options.threads / self.options.jobs.max(1)).max(1);
+        let total = self.options.threads.max(self.options.jobs).max(1);
+        self.session.pipeline.instances[index].resources.threads.unwrap_or(share).clamp(1, total)
+    }
+
+    fn job(&self, index: usize, progress: &Progress) -> Job<'a> {
+        let instance = &self.session.pipeline.instances[index];
+        let done = |parent: usize| progress.schedule.done(parent);
+        Job {
+            index,
+            instance,
+            inputs: input_digests(instance, |parent| done(parent).map(|done| done.known.artifact)),
+            parents: instance.parents().filter_map(|parent| Some((parent, done(parent)?.clone()))).collect(),
+            is_forced: self.forced[index],
+            planned_why: self.reasons.get(&index).cloned(),
+            threads: self.threads_of(index),
+        }
+    }
+
+    fn note(&self, job: &Job<'_>, end: Result<End, RunError>, progress: &mut Progress) {
+        match end {
+            Ok(End::Done(done)) => progress.schedule.finish(job.index, done),
+            Ok(End::Interrupted) => {
+                progress.schedule.end(job.index, Outcome::Interrupted, 0.0);
+                progress.schedule.is_halted = true;
+            }
+            Ok(End::Failed(failure)) => {
+                progress.failures.push(failure);
+                progress.schedule.is_halted |= !self.options.keep_going;
+                let because = Some(job.instance.id.to_string());
+                for skipped in progress.schedule.end(job.index, Outcome::Failed, 0.0) {
+                    let instance = self.session.pipeline.instances[skipped].id.to_string();
+                    self.session.listener.on_event(&Event::Skipped { instance, because: because.clone() });
+                }
+            }
+            Ok(End::Lost(producers)) => {
+                if let Some(producer) = self.redone_too_often(&producers, progress) {
+                    let instance = self.session.pipeline.instances[producer].id.to_string();
+                    self.give_up(job, RunError::KeepsBreaking { instance }, progress);
+                } else {
+                    progress.schedule.redo(job.index, &producers);
+                }
+            }
+            Err(error) => self.give_up(job, error, progress),
+        }
+    }
+
+    fn redone_too_often(&self, producers: &BTreeSet<usize>, progress: &mut Progress) -> Option<usize> {
+        producers.iter().copied().find(|producer| {
+            let count = progress.redone.entry(*producer).or_insert(0);
+            *count += 1;
+            *count > REDO_LIMIT
+        })
+    }
+
+    fn give_up(&self, job: &Job<'_>, error: RunError, progress: &mut Progress) {
+        progress.schedule.end(job.index, Outcome::Failed, 0.0);
+        progress.schedule.is_halted = true;
+        progress.error.get_or_insert(error);
+        // The other stages save their state: the cache is in trouble, not they.
+        self.options.stop.raise();
+    }
+}
+
+/// Stages build deep computation graphs; the default of 2 MiB for threads is too little for recursive drops.
+const STACK_BYTES: usize = 32 << 20;

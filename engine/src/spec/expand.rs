@@ -1,0 +1,210 @@
+//! Makes instances out of stages: matrix, inputs, parameters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::axes::{Axis, AxisValue};
+use super::check::Checked;
+use super::overrides::Variables;
+use super::stage::StageSpec;
+use super::substitute::{self, Substitution};
+use super::{Mistakes, join};
+use crate::diagnostic::Diagnostic;
+use crate::graph::Needs;
+use crate::pipeline::{Instance, InstanceId};
+use crate::value::{DecodeError, Value};
+
+/// How many instances a pipeline may have: a bound against matrices that multiply by accident.
+const MAX_INSTANCES: usize = 1_000_000;
+
+/// Where the instances of a stage lie, and the points of its matrix.
+pub(super) struct Placement {
+    /// The index of its first instance; the others follow.
+    pub(super) first: usize,
+    /// Positions in the pipeline's list of axes, the slowest first.
+    pub(super) axes: Vec<usize>,
+    /// How many values each of them has.
+    pub(super) lengths: Vec<usize>,
+}
+
+impl Placement {
+    /// Returns the number of instances.
+    pub(super) fn count(&self) -> usize {
+        self.lengths.iter().product()
+    }
+
+    /// Returns the positions on the axes of the instance with this number.
+    pub(super) fn coordinates(&self, mut number: usize) -> Vec<usize> {
+        let mut coordinates = vec![0; self.lengths.len()];
+        for (coordinate, length) in coordinates.iter_mut().zip(&self.lengths).rev() {
+            *coordinate = number % length;
+            number /= length;
+        }
+        coordinates
+    }
+}
+
+/// Returns the instances, producers first. Complete only if no mistake was found.
+pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mistakes) -> Vec<Instance> {
+    let joins = join::Joins::new(checked, mistakes);
+    let mut needs = Needs::new(checked.stages.len());
+    for (consumer, producer, _) in joins.edges() {
+        needs.add(consumer, producer);
+    }
+    let order = needs.order().unwrap_or_else(|cycles| {
+        mistakes.extend(cycles.iter().map(|cycle| cycle_mistake(cycle, checked, &joins)));
+        (0..checked.stages.len()).collect()
+    });
+    let Some(placements) = place(checked, &order, mistakes) else { return Vec::new() };
+    let mut used = BTreeSet::new();
+    let mut instances = Vec::new();
+    for stage in order {
+        let spec = &checked.stages[stage];
+        let Some(placement) = &placements[stage] else {
+            check_params_once(spec, mistakes);
+            continue;
+        };
+        let slots = joins.of(stage, placement, &placements, checked, mistakes);
+        let params = params_of(spec, placement, checked, variables, &mut used, mistakes);
+        // With mistakes the pipeline is never handed out, so nothing is assembled any more.
+        let (Some(kind), true) = (&spec.kind, mistakes.is_empty()) else { continue };
+        for (number, params) in params.into_iter().enumerate() {
+            let coordinates = placement.coordinates(number);
+            let axes = point(placement, &coordinates, &checked.axes)
+                .into_iter()
+                .map(|(axis, value)| (axis.to_owned(), value.text.clone()))
+                .collect();
+            instances.push(Instance {
+                id: InstanceId { stage: spec.name.clone(), axes },
+                kind: kind.clone(),
+                params,
+                inputs: slots.iter().map(|slot| (slot.name.clone(), slot.instances(&coordinates))).collect(),
+                resources: spec.resources,
+            });
+        }
+    }
+    for (name, entry) in variables.0.iter().filter(|(name, _)| !used.contains(*name)) {
+        // Parameters of an unknown kind or broken matrix were not looked at; do not blame the argument for that.
+        if mistakes.is_empty()
+            || !checked
+                .stages
+                .iter()
+                .any(|stage| stage.kind.is_none() || stage.matrix.is_none() || stage.params.is_none())
+        {
+            let message = format!("no parameter asks for `${{{name}}}`");
+            let hint = "a path has at least two parts: `stage.NAME.params.KEY=VALUE`";
+            mistakes.push(Diagnostic::new(message).at(entry.place()).hint(hint));
+        }
+    }
+    instances
+}
+
+/// Gives every stage its range of instances, in the given order.
+fn place(checked: &Checked, order: &[usize], mistakes: &mut Mistakes) -> Option<Vec<Option<Placement>>> {
+    let mut placements: Vec<Option<Placement>> = checked.stages.iter().map(|_| None).collect();
+    let mut first: usize = 0;
+    for &stage in order {
+        let spec = &checked.stages[stage];
+        let Some(axes) = spec.matrix.clone() else { continue };
+        let lengths: Vec<_> = axes.iter().map(|axis| checked.axes[*axis].values.len()).collect();
+        let count = lengths.iter().try_fold(1_usize, |count, length| count.checked_mul(*length));
+        let total = count.and_then(|count| first.checked_add(count)).filter(|total| *total <= MAX_INSTANCES);
+        let Some(total) = total else {
+            let message = format!("stage `{}` brings the pipeline to more than {MAX_INSTANCES} instances", spec.name);
+            mistakes.push(Diagnostic::new(message).at(spec.origin.as_ref()));
+            return None;
+        };
+        placements[stage] = Some(Placement { first, axes, lengths });
+        first = total;
+    }
+    Some(placements)
+}
+
+fn point<'a>(placement: &Placement, coordinates: &[usize], axes: &'a [Axis]) -> BTreeMap<&'a str, &'a AxisValue> {
+    let values = placement.axes.iter().zip(coordinates);
+    values.map(|(axis, position)| (axes[*axis].name.as_str(), &axes[*axis].values[*position])).collect()
+}
+
+/// Returns the resolved parameters of every instance of a stage.
+fn params_of(
+    spec: &StageSpec,
+    placement: &Placement,
+    checked: &Checked,
+    variables: &Variables,
+    used: &mut BTreeSet<String>,
+    mistakes: &mut Mistakes,
+) -> Vec<Value> {
+    let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
+    let count = placement.count();
+    // Resolving is the slow part; instances that cannot differ share it.
+    let differ = substitute::has_placeholders(params);
+    let mut resolved = Vec::with_capacity(count);
+    for number in 0..if differ { count } else { count.min(1) } {
+        let coordinates = placement.coordinates(number);
+        let mut params = params.clone();
+        let before = mistakes.len();
+        let point = point(placement, &coordinates, &checked.axes);
+        let mut substitution = Substitution {
+            stage: &spec.name,
+            point: &point,
+            axes: &checked.axes,
+            variables,
+            used,
+            replaced: Vec::new(),
+        };
+        substitution.apply(&mut params, mistakes);
+        let replaced = substitution.replaced;
+        if mistakes.len() > before {
+            return Vec::new();
+        }
+        match kind.resolve(&params) {
+            Ok(params) => resolved.push(params),
+            Err(errors) => {
+                mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &replaced)));
+            }
+        }
+    }
+    if !differ && resolved.len() == 1 {
+        return vec![resolved.remove(0); count];
+    }
+    resolved
+}
+
+/// Looks for mistakes in the parameters of a stage whose matrix is wrong, as far as they do not depend on it.
+fn check_params_once(spec: &StageSpec, mistakes: &mut Mistakes) {
+    if let (Some(kind), Some(params)) = (&spec.kind, &spec.params)
+        && !substitute::has_placeholders(params)
+        && let Err(errors) = kind.resolve(params)
+    {
+        mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &[])));
+    }
+}
+
+fn param_mistake(stage: &str, error: DecodeError, replaced: &[(crate::value::Origin, String, Value)]) -> Diagnostic {
+    let what = if error.path.is_empty() { "parameters".to_owned() } else { format!("parameter `{}`", error.path) };
+    let mut diagnostic = Diagnostic::new(format!("{what} of stage `{stage}`: {}", error.message))
+        .at(error.origin.as_ref())
+        .hint_if_any(error.hint);
+    for (_, name, value) in replaced.iter().filter(|(origin, ..)| Some(origin) == error.origin.as_ref()) {
+        diagnostic = diagnostic
+            .hint(format!("`${{{name}}}` stands for `{value}` here"))
+            .label(value.origin.as_ref(), "from here");
+    }
+    diagnostic
+}
+
+fn cycle_mistake(cycle: &[usize], checked: &Checked, joins: &join::Joins<'_>) -> Diagnostic {
+    const SHOWN: usize = 20;
+    let name = |stage: usize| checked.stages[stage].name.as_str();
+    let hops: Vec<_> = cycle.iter().copied().zip(cycle.iter().copied().cycle().skip(1)).collect();
+    let mut path: Vec<_> = cycle.iter().take(SHOWN).map(|stage| format!("`{}`", name(*stage))).collect();
+    if cycle.len() > SHOWN {
+        path.push(format!("{} more", cycle.len() - SHOWN));
+    }
+    path.push(format!("`{}`", name(cycle[0])));
+    let mut diagnostic = Diagnostic::new(format!("stages wait for one another in a cycle: {}", path.join(" → ")));
+    for (consumer, producer) in hops.into_iter().take(SHOWN) {
+        let origin = joins.edges().find(|edge| (edge.0, edge.1) == (consumer, producer)).and_then(|edge| edge.2);
+        diagnostic = diagnostic.label(origin, format!("`{}` takes `{}`", name(consumer), name(producer)));
+    }
+    diagnostic.hint("remove one of these inputs")
+}

@@ -1,0 +1,87 @@
+//! Reads pipelines: text to [`Pipeline`], or every mistake in it.
+//!
+//! The steps, each a file: `source` reads the file and its bases; `merge` lays them over one another; `overrides`
+//! applies the profile and the `--set` arguments; `check` turns the tree into stages (`stage`, `axes`, `reference`);
+//! `expand` makes instances, joins their inputs and resolves their parameters (`substitute`). All of them add to one
+//! list of mistakes, so that one report shows everything.
+
+mod axes;
+mod check;
+mod expand;
+mod join;
+mod merge;
+mod names;
+mod overrides;
+mod read;
+pub(crate) mod reference;
+mod resources;
+mod source;
+mod stage;
+mod substitute;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+
+use crate::diagnostic::{Diagnostic, Report};
+use crate::kind::Registry;
+use crate::pipeline::Pipeline;
+
+/// How to read a pipeline.
+pub struct LoadOptions<'a> {
+    /// The profile to apply.
+    pub profile: Option<String>,
+    /// `--set` arguments, `KEY=VALUE`.
+    pub set: Vec<String>,
+    /// Where pipeline files come from.
+    pub files: &'a dyn Files,
+}
+
+impl Default for LoadOptions<'_> {
+    fn default() -> Self {
+        Self { profile: None, set: Vec::new(), files: &Disk }
+    }
+}
+
+/// Where the texts of pipelines come from.
+pub trait Files {
+    /// Returns the text of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`std::fs::read_to_string`].
+    fn read(&self, path: &Path) -> io::Result<String>;
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+}
+
+/// Mistakes found so far.
+type Mistakes = Vec<Diagnostic>;
+
+/// Reads the pipeline at `path` and checks all of it.
+///
+/// # Errors
+/// All mistakes, sorted by place, with the texts they are in.
+pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Result<Pipeline, Report> {
+    let mut mistakes = Mistakes::new();
+    let mut sources = Vec::new();
+    let Some(mut root) = source::read(path, options.files, &mut sources, &mut mistakes) else {
+        return Err(Report::new(mistakes, sources));
+    };
+    let variables = overrides::apply(&mut root, options, &mut sources, &mut mistakes);
+    let checked = check::check(&root, path, registry, &mut mistakes);
+    let instances = expand::expand(&checked, &variables, &mut mistakes);
+    if mistakes.is_empty() {
+        Ok(Pipeline { name: checked.name, description: checked.description, sources, instances })
+    } else {
+        Err(Report::new(mistakes, sources))
+    }
+}

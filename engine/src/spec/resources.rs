@@ -1,0 +1,99 @@
+//! `[stage.NAME.resources]`: what a stage may use; never part of its fingerprint.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Mistakes;
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::Resources;
+use crate::value::Value;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    threads: Option<Threads>,
+    #[serde(default)]
+    gpus: usize,
+    time: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "usize")]
+struct Threads(usize);
+
+impl TryFrom<usize> for Threads {
+    type Error = &'static str;
+
+    fn try_from(count: usize) -> Result<Self, Self::Error> {
+        if count > 0 { Ok(Self(count)) } else { Err("expected a whole number of at least 1, found `0`") }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Time(Duration);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        duration(&text)
+            .map(Self)
+            .ok_or_else(|| format!("expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`"))
+    }
+}
+
+/// Returns the resources of `stage`.
+pub(super) fn resources(stage: &str, value: &Value, mistakes: &mut Mistakes) -> Resources {
+    match value.decode_all::<Written>() {
+        Ok(written) => Resources {
+            threads: written.threads.map(|threads| threads.0),
+            gpus: written.gpus,
+            time: written.time.map(|time| time.0),
+        },
+        Err(errors) => {
+            mistakes.extend(errors.into_iter().map(|error| {
+                let what = if error.path.is_empty() { String::new() } else { format!(" `{}`", error.path) };
+                Diagnostic::new(format!("resources{what} of stage `{stage}`: {}", error.message))
+                    .at(error.origin.as_ref())
+                    .hint_if_any(error.hint)
+            }));
+            Resources::default()
+        }
+    }
+}
+
+/// Returns the time that `1h30m` and the like mean: whole numbers of `d`, `h`, `m` and `s`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut seconds: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let count: u64 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes()[digits] {
+            b'd' => 86_400,
+            b'h' => 3_600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(count.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_sums_of_whole_units() {
+        assert_eq!(duration("30m"), Some(Duration::from_secs(1_800)));
+        assert_eq!(duration("1d2h3m4s"), Some(Duration::from_secs(93_784))); // 86400 + 7200 + 180 + 4
+        for bad in ["", "30", "m", "1.5h", "0s", "-1s", "30 m", "99999999999999999999s", "3ä"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+}

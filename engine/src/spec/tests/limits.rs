@@ -1,0 +1,52 @@
+//! Large and damaged pipelines.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn a_matrix_that_multiplies_beyond_bounds_is_refused_before_memory_runs_out() {
+    let axis: String = (0..1_001).map(|value| format!("{value},")).collect();
+    let text = format!("[axes]\na = [{axis}]\nb = [{axis}]\n[stage.x]\nuses = \"echo\"\nmatrix = [\"a\", \"b\"]\n");
+    let found = bad(text.leak(), &[]);
+    assert_eq!(found, ["p.toml:4:8 stage `x` brings the pipeline to more than 1000000 instances"]);
+}
+
+#[test]
+fn a_chain_of_a_hundred_thousand_stages_loads() {
+    let mut text = String::new();
+    for stage in (0..100_000).rev() {
+        text += &format!("[stage.s{stage}]\nuses = \"echo\"\n");
+        if stage > 0 {
+            text += &format!("inputs.from = \"s{}\"\n", stage - 1);
+        }
+    }
+    let pipeline = good(text.leak(), &[]);
+    assert_eq!(pipeline.instances.len(), 100_000);
+    assert_eq!(pipeline.instances[99_999].id.stage, "s99999");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        let _ = load_with(&[("p.toml", text.leak())], None, &[]);
+    }
+
+    #[test]
+    fn no_damage_to_a_pipeline_makes_the_reader_panic(
+        position in 0..TMS.len(),
+        removed in 0..12_usize,
+        inserted in "[\\[\\]{}=\"'\\$.,a0#\n é\\\\]{0,4}",
+        argument in "(stage|axes|seed|a)[\\[\\].\"a0-]{0,6}=?[\\[\\]{}=\"'a0.,é-]{0,6}",
+    ) {
+        let mut text = TMS.to_owned();
+        text.replace_range(position..(position + removed).min(TMS.len()), &inserted);
+        if let Err(report) = load_with(&[("p.toml", text.leak())], Some("smoke"), &[argument.as_str()]) {
+            prop_assert!(!report.diagnostics.is_empty());
+            for label in report.diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {
+                let text = &report.sources[label.origin.source].text;
+                prop_assert!(text.get(label.origin.span.clone()).is_some(), "{label:?}");
+            }
+        }
+    }
+}

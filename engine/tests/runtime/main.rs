@@ -1,0 +1,8 @@
+//! Runs of small pipelines: what runs, what is reused, what survives damage, failure, interruption and company.
+
+mod crash;
+mod damage;
+mod failure;
+mod reuse;
+mod support;
+mod together;

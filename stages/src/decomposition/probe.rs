@@ -1,0 +1,69 @@
+//! Causal importances on one feature at a time: the probe behind the pictures and the identity error (spec 5.9, 5.10).
+
+use spdflow_kernels::faithfulness::transpose;
+
+use super::causal_importance::Importance;
+use super::model::{ComponentModel, Leaves};
+use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::matrix::Matrix;
+use crate::optimizer::parameters::Parameters;
+
+/// The value of the one active feature.
+pub const PROBE_INPUT: f32 = 0.75;
+
+/// One site's causal importances, each `[n_features, C]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteProbe {
+    /// The site's name.
+    pub site: String,
+    /// For masks, L0 and pictures.
+    pub lower: Matrix,
+    /// For importance minimality.
+    pub upper: Matrix,
+    /// The network's output.
+    pub pre_sigmoid: Matrix,
+}
+
+/// Returns every site's causal importances when feature i alone is active with value 0.75, for each i.
+///
+/// Sampling is continuous, whatever the run's: no noise enters.
+///
+/// # Errors
+/// The device's.
+pub fn probe<D: Backend>(
+    device: &D,
+    model: &ComponentModel<D>,
+    parameters: &Parameters<D>,
+    n_features: usize,
+) -> DeviceResult<Vec<SiteProbe>, D> {
+    let mut input = vec![0.0; n_features * n_features];
+    input.iter_mut().step_by(n_features + 1).for_each(|x| *x = PROBE_INPUT);
+    let graph = Graph::detached(device);
+    let leaves = Leaves(parameters.leaves(&graph)?);
+    let input = graph.upload(input, (n_features, n_features))?;
+    let clean = model.clean_pass(&graph, &leaves, &input)?;
+    let importances = model.importances(&graph, &leaves, &clean, None)?;
+    Ok(model
+        .sites()
+        .iter()
+        .zip(importances)
+        .map(|(site, importance)| SiteProbe::new(&site.plan.name, &importance))
+        .collect())
+}
+
+impl SiteProbe {
+    fn new<D: Backend>(site: &str, importance: &Importance<D>) -> Self {
+        Self {
+            site: site.to_owned(),
+            lower: by_row(&importance.lower),
+            upper: by_row(&importance.upper),
+            pre_sigmoid: by_row(&importance.pre_sigmoid),
+        }
+    }
+}
+
+/// Returns `(features, R)` as a matrix with one row for each row of the batch.
+pub fn by_row<D: Backend>(values: &Var<D>) -> Matrix {
+    let (features, rows) = values.shape();
+    Matrix::new(rows, features, transpose(&values.to_vec(), features, rows))
+}

@@ -1,0 +1,185 @@
+//! A decomposition from its first step to its last, with evaluation, records and checkpoints.
+
+use spdflow_engine::kind::{StageContext, StageError};
+
+use super::config::DecomposeParams;
+use super::draws::{Sampling, StreamDraws};
+use super::evaluation::Evaluator;
+use super::model::ComponentModel;
+use super::site::plan;
+use super::step::StepSettings;
+use super::trainer::{ClipNorms, StepReport, Trainer, unobserved};
+use crate::artifact::tensors::Tensors;
+use crate::bridge::Backend;
+use crate::checkpoint::Checkpoints;
+use crate::data::SparseFeatures;
+use crate::metrics::MetricsLog;
+use crate::models::{TargetConfig, TargetModel};
+use crate::optimizer::parameters::Parameters;
+use crate::purpose::Purpose;
+
+/// A finished decomposition.
+pub struct Finished<D: Backend> {
+    /// The model and its parameters.
+    pub trainer: Trainer<D>,
+    /// Everything recorded on the way.
+    pub metrics: MetricsLog,
+}
+
+/// Steps between two reports of progress.
+const REPORT_EVERY: u64 = 10;
+
+/// Returns the component model that `params` describe, freshly drawn.
+///
+/// # Errors
+/// [`StageError::Failed`] if the target does not load or a site pattern does not fit it.
+pub fn build<D: Backend>(
+    device: &D,
+    target: &TargetConfig,
+    state: &Tensors,
+    params: &DecomposeParams,
+) -> Result<(ComponentModel<D>, Parameters<D>), StageError> {
+    let target: Box<dyn TargetModel<D>> = target.load(device, state)?;
+    let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+    let sites = plan(&target.names(), &modules, &params.sites, &params.identities).map_err(|(index, message)| {
+        let place = if index < params.sites.len() {
+            format!("sites[{index}]")
+        } else {
+            format!("identities[{}]", index - params.sites.len())
+        };
+        StageError::failed_with_hint(format!("`{place}`: {message}"), "a pattern matches whole names; `*` crosses dots")
+    })?;
+    ComponentModel::new(
+        device,
+        target,
+        sites,
+        params.causal_importance.clone(),
+        params.sigmoid,
+        params.seed,
+        params.tie_components,
+    )
+    .map_err(|error| StageError::failed(format!("{error:?}")))
+}
+
+/// Returns whether all-zero rows may be counted instead of repeated: the model must not notice, and noise on causal
+/// importances (binomial sampling) would tell such rows apart.
+#[must_use]
+pub fn counts_zero_rows<D: Backend>(model: &ComponentModel<D>, sampling: Sampling) -> bool {
+    model.target().zero_rows_are_inert() && sampling == Sampling::Continuous
+}
+
+/// Decomposes a target, continuing from a checkpoint if there is one.
+///
+/// # Errors
+/// [`StageError::Interrupted`] after saving the state when the user wants to stop; else whatever went wrong.
+pub fn run<D: Backend>(
+    device: &D,
+    target: &TargetConfig,
+    state: &Tensors,
+    data: &SparseFeatures,
+    params: &DecomposeParams,
+    context: &StageContext<'_>,
+) -> Result<Finished<D>, StageError> {
+    let failed = |error: D::Err| StageError::failed(format!("{error:?}"));
+    let (model, parameters) = build(device, target, state, params)?;
+    let compact = counts_zero_rows(&model, params.sampling);
+    let settings = StepSettings {
+        sampling: params.sampling,
+        use_delta_component: params.use_delta_component,
+        mask_samples: params.mask_samples,
+        progress: 0.0,
+    };
+    let clip = ClipNorms { components: params.grad_clip.components, networks: params.grad_clip.causal_importance };
+    let mut trainer =
+        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings);
+    let evaluator = Evaluator::new(params, data, settings, compact);
+    let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
+    let mut metrics = MetricsLog::new();
+    let first = match checkpoints.load() {
+        Some((progress, tensors)) => {
+            trainer.parameters.restore(&tensors, progress.updates)?;
+            metrics = progress.metrics;
+            context.progress.resumed(progress.step);
+            progress.step
+        }
+        None => {
+            warm_up(&mut trainer, params, &mut metrics).map_err(failed)?;
+            0
+        }
+    };
+    for step in first..=params.steps {
+        if context.should_stop() {
+            checkpoints.save(step, trainer.parameters.updates(), &metrics, &trainer.parameters.checkpoint())?;
+            return Err(StageError::Interrupted);
+        }
+        if checkpoints.is_due() {
+            checkpoints.save(step, trainer.parameters.updates(), &metrics, &trainer.parameters.checkpoint())?;
+        }
+        if step % params.evaluation.every == 0 || step == params.steps {
+            let progress = step as f64 / params.steps.max(1) as f64;
+            let number = step.div_ceil(params.evaluation.every);
+            evaluator.evaluate(device, &trainer.model, &trainer.parameters, (step, number), progress, &mut metrics)?;
+        }
+        let at = u32::try_from(step)
+            .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
+        let batch = data.batch(Purpose::Data.stream(params.seed, at, 0), params.batch_size);
+        let batch = if compact { batch.compact() } else { batch };
+        let mut draws = StreamDraws { seed: params.seed, step: at, evaluation: false, rows: &batch.rows };
+        let logged = step % params.log_every == 0 || step == params.steps;
+        let details = logged.then_some(params.evaluation.alive_threshold as f32);
+        let report = trainer.step(step, &batch, &mut draws, details, &mut unobserved).map_err(failed)?;
+        if !report.total.is_finite() {
+            return Err(StageError::failed_with_hint(
+                format!("the loss is {} at step {step}", report.total),
+                "a smaller learning rate (`lr.start`) or gradient clipping (`grad_clip`) usually helps",
+            ));
+        }
+        if logged {
+            record(&trainer, step, &report, &mut metrics);
+        }
+        if step % REPORT_EVERY == 0 || step == params.steps {
+            context.progress.step(step, params.steps, Some(("loss", report.total)));
+        }
+    }
+    Ok(Finished { trainer, metrics })
+}
+
+/// Makes the faithfulness warm-up, then forgets its optimiser (spec section 6.3).
+fn warm_up<D: Backend>(
+    trainer: &mut Trainer<D>,
+    params: &DecomposeParams,
+    metrics: &mut MetricsLog,
+) -> Result<(), D::Err> {
+    let warmup = &params.faithfulness_warmup;
+    for step in 0..warmup.steps {
+        let loss = trainer.warmup_step(warmup.lr, warmup.weight_decay)?;
+        if step % 100 == 0 || step + 1 == warmup.steps {
+            metrics.record(step, "warmup/loss/FaithfulnessLoss", loss);
+        }
+    }
+    trainer.parameters.reset_optimizer()
+}
+
+/// Records a logged step under the names of the reference (spec section 6.7).
+fn record<D: Backend>(trainer: &Trainer<D>, step: u64, report: &StepReport, metrics: &mut MetricsLog) {
+    for loss in &report.losses {
+        metrics.record(step, format!("train/loss/{}", loss.class), loss.value);
+    }
+    metrics.record(step, "train/loss/total", report.total);
+    let Some(details) = &report.details else { return };
+    for (site, l0) in trainer.model.sites().iter().zip(&details.l0) {
+        metrics.record(step, format!("train/l0/{}", site.plan.name), *l0);
+    }
+    let (components, networks) = trainer.model.parameter_groups(&trainer.parameters);
+    for (parameter, norm) in trainer.parameters.iter().zip(&details.gradient_norms) {
+        let name = parameter.name.replacen("_components.", "components/", 1).replacen("_ci_fns.", "ci_fns/", 1);
+        metrics.record(step, format!("train/grad_norms/{name}"), *norm);
+    }
+    let total =
+        |range: std::ops::Range<usize>| details.gradient_norms[range].iter().map(|norm| norm * norm).sum::<f64>();
+    let (components, networks) = (total(components), total(networks));
+    metrics.record(step, "train/grad_norms/summary/components", components.sqrt());
+    metrics.record(step, "train/grad_norms/summary/ci_fns", networks.sqrt());
+    metrics.record(step, "train/grad_norms/summary/total", (components + networks).sqrt());
+    metrics.record(step, "train/schedules/lr", report.learning_rate);
+}

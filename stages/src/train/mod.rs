@@ -1,0 +1,5 @@
+//! Stage kinds that train target models.
+
+mod tms;
+
+pub use tms::TrainTms;

@@ -1,0 +1,73 @@
+//! Runs the binary in a folder of its own and compares everything it says.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A folder to run `spdflow` in.
+pub(crate) struct Bench {
+    folder: TempDir,
+}
+
+/// What a run printed and how it ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: Option<i32>,
+}
+
+impl Bench {
+    /// Makes an empty folder.
+    pub(crate) fn new() -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
+    /// Writes a file, and the folders it lies in.
+    pub(crate) fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = self.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("a new folder");
+        std::fs::write(path, text).expect("a new file");
+        self
+    }
+
+    /// Returns the folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns the command `spdflow` with these arguments and nothing of the tester's own settings.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spdflow"));
+        command.args(arguments).current_dir(self.path());
+        for variable in ["SPDFLOW_CACHE", "RAYON_NUM_THREADS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Runs `spdflow` with these arguments.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.command(arguments).output().expect("the binary starts"))
+    }
+}
+
+impl Outcome {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 output");
+        Self { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
+    }
+
+    /// Asserts everything at once, so that a failure shows the whole outcome.
+    #[track_caller]
+    pub(crate) fn assert(&self, code: i32, stdout: &str, stderr: &str) {
+        assert!(
+            self.code == Some(code) && self.stdout == stdout && self.stderr == stderr,
+            "expected exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}\nfound exit code {:?}\n--- stdout\n{}--- stderr\n{}",
+            self.code,
+            self.stdout,
+            self.stderr,
+        );
+    }
+}
