@@ -36,7 +36,8 @@ fn sites(case: &Case, prefix: &str) -> Vec<SiteComponents> {
         .filter_map(|name| {
             let stem = name.strip_suffix(['V'])?;
             let site = stem[prefix.len()..].trim_end_matches(['/', '.']);
-            let site = site.strip_prefix("_components.").unwrap_or(site).to_owned();
+            // A state dict writes the dots of a module path as dashes.
+            let site = site.strip_prefix("_components.").map_or_else(|| site.to_owned(), |key| key.replace('-', "."));
             Some(SiteComponents { site, v: case.matrix(name), u: case.matrix(&format!("{stem}U")) })
         })
         .collect()

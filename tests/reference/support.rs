@@ -161,12 +161,11 @@ pub fn assert_close(what: &str, ours: &[f32], theirs: &[f32], bound: f64) {
     for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
         // Equal infinities are close; their difference would be NaN.
         let error = if a == b { 0.0 } else { (f64::from(*a) - f64::from(*b)).abs() };
-        // `!(<=)` rather than `>`, so that NaN counts as the worst.
-        if !(error <= worst.0) {
+        if error.is_nan() || error > worst.0 {
             worst = (error, i);
-            if error.is_nan() {
-                break;
-            }
+        }
+        if error.is_nan() {
+            break;
         }
     }
     let (error, i) = worst;

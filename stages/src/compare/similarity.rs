@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_subcomponent_of_norm_zero_is_similar_to_nothing() {
-        let ours = site("l", &[[0.0, 0.0]], &[[1.0, 0.0]]);
-        let found = similarities(std::slice::from_ref(&ours), &[ours.clone()], &[vec![1.0]], 0.5).unwrap();
+        let ours = [site("l", &[[0.0, 0.0]], &[[1.0, 0.0]])];
+        let found = similarities(&ours, &ours, &[vec![1.0]], 0.5).unwrap();
         assert_eq!(found[0].matches[0].abs_cosine, 0.0);
     }
 

@@ -295,7 +295,7 @@ fn draw_arrow(sheet: &mut Sheet, from: (f64, f64), to: (f64, f64), color: Rgb, w
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let length = dx.hypot(dy);
     // Shorter than the line is wide: a dot says that there is (almost) nothing.
-    if !(length > 1.0) {
+    if length.is_nan() || length <= 1.0 {
         sheet.circle(from, width * 0.7, Rgb::MUTED, 1.0);
         return;
     }

@@ -22,8 +22,29 @@ pub(super) fn to_png(svg: &str) -> Result<Vec<u8>, StageError> {
     let (width, height) = (pixels(tree.size().width()), pixels(tree.size().height()));
     let mut pixmap =
         Pixmap::new(width, height).ok_or_else(|| failed(format!("{width} x {height} pixels do not fit in memory")))?;
+    // The last row and column may be covered in part only.
+    pixmap.fill(resvg::tiny_skia::Color::WHITE);
     resvg::render(&tree, Transform::from_scale(PIXELS_PER_POINT, PIXELS_PER_POINT), &mut pixmap.as_mut());
-    pixmap.encode_png().map_err(|error| failed(error.to_string()))
+    // All pixels are opaque, so colours need no alpha.
+    let pixels: Vec<u8> = pixmap.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+    encode(width, height, &pixels).map_err(|error| failed(error.to_string()))
+}
+
+/// Returns a PNG file of RGB pixels that prints at its size in points.
+///
+/// Without prediction filters: on flat drawings the file is smaller and made four times as fast.
+fn encode(width: u32, height: u32, pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_filter(png::Filter::NoFilter);
+    let per_metre = (f64::from(PIXELS_PER_POINT) * 72.0 / 0.0254).round() as u32;
+    encoder.set_pixel_dims(Some(png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter }));
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 /// Returns an image with one pixel per colour as a `data:` address.
@@ -33,17 +54,8 @@ pub(super) fn to_png(svg: &str) -> Result<Vec<u8>, StageError> {
 pub(super) fn data_uri(rows: usize, cols: usize, colors: &[Rgb]) -> String {
     assert_eq!(colors.len(), rows * cols, "colours of a {rows} x {cols} image");
     let size = |length: usize| u32::try_from(length).expect("an image side below 2^32");
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, size(cols), size(rows));
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
     let pixels: Vec<u8> = colors.iter().flat_map(|color| [color.0, color.1, color.2]).collect();
-    let write = |encoder: png::Encoder<'_, &mut Vec<u8>>| {
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&pixels)?;
-        writer.finish()
-    };
-    write(encoder).expect("writing a small image to memory");
+    let bytes = encode(size(cols), size(rows), &pixels).expect("writing a small image to memory");
     format!("data:image/png;base64,{}", base64(&bytes))
 }
 

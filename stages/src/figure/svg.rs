@@ -65,7 +65,7 @@ impl Rect {
     }
 }
 
-/// The sheet.
+/// The sheet. What has no place (a coordinate that is not finite) is not drawn.
 pub(super) struct Sheet {
     width: f64,
     height: f64,
@@ -94,7 +94,7 @@ impl Sheet {
 
     /// Draws a line through `points`.
     pub(super) fn polyline(&mut self, points: &[(f64, f64)], stroke: &Stroke) {
-        if points.len() < 2 {
+        if points.len() < 2 || !points.iter().all(has_place) {
             return;
         }
         let d = path(points);
@@ -103,6 +103,9 @@ impl Sheet {
 
     /// Draws the area inside `points`.
     pub(super) fn polygon(&mut self, points: &[(f64, f64)], fill: Rgb, opacity: f64) {
+        if !points.iter().all(has_place) {
+            return;
+        }
         let d = path(points);
         self.push(format_args!("<path d=\"{d}Z\" fill=\"{}\" fill-opacity=\"{}\"/>", fill.hex(), number(opacity)));
     }
@@ -112,6 +115,9 @@ impl Sheet {
     }
 
     pub(super) fn circle(&mut self, center: (f64, f64), radius: f64, fill: Rgb, opacity: f64) {
+        if !has_place(&center) {
+            return;
+        }
         self.push(format_args!(
             "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{}\" fill-opacity=\"{}\"/>",
             number(center.0),
@@ -123,6 +129,9 @@ impl Sheet {
     }
 
     pub(super) fn fill_rect(&mut self, rect: &Rect, fill: Rgb) {
+        if !has_place(&(rect.x + rect.width, rect.y + rect.height)) {
+            return;
+        }
         self.push(format_args!("<rect {} fill=\"{}\"/>", corners(rect), fill.hex()));
     }
 
@@ -132,7 +141,7 @@ impl Sheet {
 
     /// Draws `text` with its baseline at `at`, turned by `degrees` counter-clockwise.
     pub(super) fn text(&mut self, text: &str, at: (f64, f64), style: &TextStyle) {
-        if text.is_empty() {
+        if text.is_empty() || !has_place(&at) {
             return;
         }
         let letters = self.letters.draw(text, style.face, style.size, style.anchor);
@@ -206,6 +215,10 @@ impl TextStyle {
     pub(super) fn color(self, color: Rgb) -> Self {
         Self { color, ..self }
     }
+}
+
+fn has_place(point: &(f64, f64)) -> bool {
+    point.0.is_finite() && point.1.is_finite()
 }
 
 fn corners(rect: &Rect) -> String {

@@ -92,13 +92,24 @@ fn heat_map_cells_are_sharp_in_the_png() {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
-    let colors: Vec<&[u8]> = pixels[..info.buffer_size()].chunks_exact(4).map(|pixel| &pixel[..3]).collect();
+    let colors: Vec<&[u8]> = pixels[..info.buffer_size()].chunks_exact(3).collect();
     let dark = ColorMap::Blues.at(1.0);
     let is_pure = |pixel: &[u8]| pixel == [255; 3] || pixel == [dark.0, dark.1, dark.2];
     let mixed = colors.iter().filter(|pixel| !is_pure(pixel)).count();
     assert!(colors.iter().any(|pixel| **pixel == [dark.0, dark.1, dark.2]));
     // Only pixels on the border of the image may be mixed: four sides of about 240 pixels, two deep.
     assert!(mixed < 4 * 240 * 2, "{mixed} of {} pixels are mixed", colors.len());
+}
+
+#[test]
+fn the_edges_of_the_png_are_white() {
+    let png = gallery().to_png().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let width = info.width as usize * 3;
+    assert!(pixels[..info.buffer_size()].rchunks_exact(width).next().unwrap().iter().all(|value| *value == 255));
+    assert!(pixels[..info.buffer_size()].chunks_exact(width).all(|row| row[width - 3..] == [255; 3]));
 }
 
 #[test]

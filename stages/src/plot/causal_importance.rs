@@ -29,7 +29,8 @@ pub(super) fn orders(decomposition: &Decomposition, params: &PlotParams) -> Vec<
     sites.map(|ci| (ci.site.clone(), order(&ci.site, &ci.lower, params))).collect()
 }
 
-fn order(site: &str, ci: &Matrix, params: &PlotParams) -> Vec<usize> {
+/// Returns the order of components that shows `ci` [inputs, C] of `site` best.
+pub(super) fn order(site: &str, ci: &Matrix, params: &PlotParams) -> Vec<usize> {
     if !ci.data().iter().all(|value| value.is_finite()) {
         // A diverged decomposition is still worth a look, in its own order.
         return (0..ci.cols()).collect();

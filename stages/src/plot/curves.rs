@@ -91,15 +91,68 @@ fn panel(name: &str, logs: &[&MetricLog], scale: fn(Vec<f64>) -> Scale) -> Optio
     }
     let x = Axis::new("", Scale::Linear { min: 0.0, max: last });
     let y = Axis::new("", scale(points().map(|point| point.1).collect()));
-    let mut panel = Panel::new(short_name(name), x, y);
+    let mut panel = Panel::new(readable(name), x, y);
     for (i, points) in series.into_iter().enumerate() {
         panel.marks.push(Mark::Line { points, color: category(i), width: 0.9, dash: Dash::Solid });
     }
     Some(panel)
 }
 
-/// Returns `StochasticReconLoss` for `train/loss/StochasticReconLoss`, `l0/0.1_linear1` for `eval/l0/0.1_linear1`.
-fn short_name(name: &str) -> &str {
-    let name = name.strip_prefix("train/").or_else(|| name.strip_prefix("eval/")).unwrap_or(name);
-    name.strip_prefix("loss/").unwrap_or(name)
+/// Returns what a reader calls a metric: `Stochastic recon` for `train/loss/StochasticReconLoss`, `L0 of linear1
+/// (importance > 0.1)` for `eval/l0/0.1_linear1`.
+fn readable(name: &str) -> String {
+    let short = name.strip_prefix("train/").or_else(|| name.strip_prefix("eval/")).unwrap_or(name);
+    if let Some((threshold, site)) = short.strip_prefix("l0/").and_then(|rest| rest.split_once('_')) {
+        return format!("L0 of {site} (importance > {threshold})");
+    }
+    if let Some(site) = short.strip_prefix("target_solution_error/") {
+        return match site {
+            "total" => "Wrong importances, all sites".to_owned(),
+            "total_0p2" => "Wrong importances, all sites (tolerance 0.2)".to_owned(),
+            _ => format!("Wrong importances of {site}"),
+        };
+    }
+    match short.strip_prefix("loss/") {
+        Some("total") => "Total loss".to_owned(),
+        Some(class) => words(class.strip_suffix("Loss").unwrap_or(class)),
+        None => short.to_owned(),
+    }
+}
+
+/// Returns `CI masked recon` for `CIMaskedRecon`.
+fn words(class: &str) -> String {
+    let letters: Vec<char> = class.chars().collect();
+    let is_upper = |i: usize| letters.get(i).is_some_and(|c| c.is_uppercase());
+    let is_lower = |i: usize| letters.get(i).is_some_and(|c| c.is_lowercase());
+    let mut text = String::new();
+    for (i, c) in letters.iter().enumerate() {
+        // A word begins at a capital that follows or precedes a small letter; capitals in a row are an abbreviation.
+        let begins_word = i > 0 && is_upper(i) && (is_lower(i - 1) || is_lower(i + 1));
+        if begins_word {
+            text.push(' ');
+        }
+        if begins_word && is_lower(i + 1) { text.extend(c.to_lowercase()) } else { text.push(*c) }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn metrics_have_readable_names() {
+        let cases = [
+            ("train/loss/total", "Total loss"),
+            ("train/loss/StochasticReconLayerwiseLoss", "Stochastic recon layerwise"),
+            ("train/loss/CIMaskedReconLoss", "CI masked recon"),
+            ("eval/loss/PGDReconLoss", "PGD recon"),
+            ("eval/l0/0.1_layers.0.mlp_in", "L0 of layers.0.mlp_in (importance > 0.1)"),
+            ("eval/target_solution_error/linear1", "Wrong importances of linear1"),
+            ("train/grad_norms/summary/total", "grad_norms/summary/total"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(readable(name), expected);
+        }
+    }
 }

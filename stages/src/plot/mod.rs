@@ -12,6 +12,7 @@ mod inputs;
 #[cfg(test)]
 mod tests;
 mod vectors;
+mod weights;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,7 @@ impl Kind for Plot {
             ("causal_importances", causal_importance::lower(&decompositions, params)),
             ("causal_importances_upper_leaky", causal_importance::upper(&decompositions, params)),
             ("vectors", vectors),
+            ("weights", weights::figure(&decompositions, params)),
             ("losses", curves::losses(&decompositions, params)),
             ("metrics", curves::metrics(&decompositions, params)),
             ("target_training", target.as_ref().and_then(curves::target_training)),

@@ -129,6 +129,8 @@ fn all_figures_are_drawn_twice_with_equal_bytes() {
         "causal_importances_upper_leaky.png",
         "vectors.svg",
         "vectors.png",
+        "weights.svg",
+        "weights.png",
         "losses.svg",
         "losses.png",
         "metrics.svg",
@@ -167,6 +169,35 @@ fn a_decomposition_without_probe_and_without_plane_still_has_its_curves() {
     let summary = run(&inputs, &folder.path().join("out"));
     let svgs: Vec<&str> = summary.files.iter().map(|f| f.path.as_str()).filter(|p| p.ends_with(".svg")).collect();
     assert_eq!(svgs, ["vectors.svg", "losses.svg", "metrics.svg"]);
+}
+
+#[test]
+fn a_diverged_decomposition_is_still_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("nan", f32::NAN), ("infinity", f32::INFINITY)] {
+        let path = folder.path().join(name);
+        let artifact = decomposition(&path, 0);
+        let weights = crate::artifact::components::read(&artifact).unwrap();
+        let mut named = Vec::new();
+        for site in weights {
+            let broken = |matrix: &Matrix| Tensor::from(Matrix::from_fn(matrix.rows(), matrix.cols(), |_, _| value));
+            named.push((format!("target_model.{}.weight", site.name), Tensor::from(site.target.unwrap())));
+            named.push((format!("_components.{}.V", site.name), broken(&site.v)));
+            named.push((format!("_components.{}.U", site.name), broken(&site.u)));
+        }
+        tensors::write(&path.join("components.safetensors"), named.iter().map(|(n, t)| (n.as_str(), t))).unwrap();
+        let mut ci = CiTable::read(&path.join("ci.parquet")).unwrap();
+        ci.sites[0].lower.data_mut().fill(value);
+        ci.sites[0].upper.data_mut()[3] = value;
+        ci.write(&path.join("ci.parquet")).unwrap();
+        let mut log = MetricLog::new();
+        log.push(0, "train/loss/total", 1.0);
+        log.push(1, "train/loss/total", f64::from(value));
+        log.write(&path.join("metrics.parquet")).unwrap();
+        let inputs = BTreeMap::from([("decompositions".to_owned(), vec![artifact])]);
+        let summary = run(&inputs, &folder.path().join(format!("out-{name}")));
+        assert!(summary.files.iter().any(|file| file.path == "causal_importances.png"));
+    }
 }
 
 #[test]
