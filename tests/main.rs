@@ -2,4 +2,5 @@
 
 mod diagnostics;
 mod layering;
+mod running;
 mod support;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::store::sync_early;
-use crate::{Cache, CacheError, Digest};
+use crate::{Cache, CacheError, Digest, Stamp};
 
 /// What became of a request for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,19 @@ impl Cache {
     /// Returns whether a blob of this digest and size is present. Does not read it.
     #[must_use]
     pub fn has_blob(&self, digest: &Digest, size_bytes: u64) -> bool {
-        fs::metadata(self.blob_path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size_bytes)
+        // Relative to the open folder: a path from `/` has many more parts to look up, and a run without work consists of
+        // little else than these questions.
+        let text = digest.to_string();
+        let path = format!("blobs/{}/{}", &text[..2], &text[2..]);
+        rustix::fs::statat(self.folder(), path, rustix::fs::AtFlags::empty()).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() && u64::try_from(stat.st_size) == Ok(size_bytes)
+        })
+    }
+
+    /// Returns the stamp of the blob's file, or `None` if there is none.
+    #[must_use]
+    pub fn blob_stamp(&self, digest: &Digest) -> Option<Stamp> {
+        fs::metadata(self.blob_path(digest)).ok().map(|metadata| Stamp::of(&metadata))
     }
 
     /// Stores bytes and returns their digest.

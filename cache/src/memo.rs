@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::blob::digest_file;
 use crate::{Cache, CacheError, Digest, Stamp};
@@ -61,21 +62,21 @@ pub enum FolderState {
 /// The memos of one output root, by the folder's path below it.
 #[derive(Debug, Default)]
 pub struct Memos {
-    entries: BTreeMap<String, FolderMemo>,
+    entries: BTreeMap<String, Arc<FolderMemo>>,
     changed: bool,
 }
 
 impl Memos {
     /// Returns the memo of a folder.
     #[must_use]
-    pub fn get(&self, folder: &str) -> Option<&FolderMemo> {
-        self.entries.get(folder)
+    pub fn get(&self, folder: &str) -> Option<Arc<FolderMemo>> {
+        self.entries.get(folder).cloned()
     }
 
     /// Remembers a folder.
     pub fn insert(&mut self, folder: String, memo: FolderMemo) {
         self.changed = true;
-        self.entries.insert(folder, memo);
+        self.entries.insert(folder, Arc::new(memo));
     }
 }
 
@@ -223,7 +224,7 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-fn encode(entries: &BTreeMap<String, FolderMemo>) -> Vec<u8> {
+fn encode(entries: &BTreeMap<String, Arc<FolderMemo>>) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, &boot_id());
     put_length(&mut body, entries.len());
@@ -273,7 +274,7 @@ fn put_stamp(body: &mut Vec<u8>, stamp: &Stamp) {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<BTreeMap<String, FolderMemo>> {
+fn decode(bytes: &[u8]) -> Option<BTreeMap<String, Arc<FolderMemo>>> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (body, digest) = rest.split_last_chunk::<32>()?;
     if Digest::of(body).as_bytes() != digest {
@@ -300,7 +301,7 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<String, FolderMemo>> {
                 .collect::<Option<_>>()?,
             seen: reader.signed()?,
         };
-        entries.insert(folder, memo);
+        entries.insert(folder, Arc::new(memo));
     }
     Some(entries)
 }

@@ -19,6 +19,7 @@ const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "i
 #[derive(Debug)]
 pub struct Cache {
     root: PathBuf,
+    folder: File,
     unflushed: AtomicBool,
     counter: AtomicU64,
 }
@@ -42,7 +43,8 @@ impl Cache {
         }
         // Absolute, so that the cache stays where it is if the program changes its folder.
         let root = root.canonicalize().map_err(CacheError::io("read", root))?;
-        let cache = Self { root, unflushed: AtomicBool::new(false), counter: AtomicU64::new(0) };
+        let folder = File::open(&root).map_err(CacheError::io("read", &root))?;
+        let cache = Self { root, folder, unflushed: AtomicBool::new(false), counter: AtomicU64::new(0) };
         let version = cache.root.join("VERSION");
         match fs::read(&version) {
             Ok(bytes) => cache.check_version(&version, &bytes)?,
@@ -98,21 +100,29 @@ impl Cache {
         if !self.unflushed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let folder = File::open(&self.root).map_err(CacheError::io("read", &self.root))?;
-        let synced = sync_file_system(&folder);
+        let synced = sync_file_system(&self.folder);
         if synced.is_err() {
             self.unflushed.store(true, Ordering::Release);
         }
         synced.map_err(CacheError::io("write", &self.root))
     }
 
+    /// Returns the folder, open.
+    pub(crate) fn folder(&self) -> &File {
+        &self.folder
+    }
+
     /// Returns `<root>/<folder>/ab/cdef…`, the place of `digest`.
     pub(crate) fn place(&self, folder: &str, digest: &Digest, suffix: &str) -> PathBuf {
         let text = digest.to_string();
         let (head, tail) = text.split_at(2);
-        let mut path = self.root.join(folder);
+        // One allocation: a look at a thousand stages asks for some ten thousand places.
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + suffix.len() + 70);
+        path.push(&self.root);
+        path.push(folder);
         path.push(head);
-        path.push(format!("{tail}{suffix}"));
+        path.push(tail);
+        path.as_mut_os_string().push(suffix);
         path
     }
 

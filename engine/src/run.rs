@@ -130,8 +130,9 @@ pub fn run(
         said: Mutex::default(),
     };
     let worked = Runner::new(&session, options, plan).work();
-    // Also after an error: what is in place stays known, and what is recorded must survive.
-    let saved = workspace.write_memos().and_then(|()| workspace.cache.flush());
+    // Also after an error: what is recorded must survive. A memo that cannot be written only costs time later.
+    let _ = workspace.write_memos();
+    let saved = workspace.cache.flush();
     let (states, failures) = worked?;
     saved?;
 

@@ -76,7 +76,7 @@ impl<'a> Workspace<'a> {
     ) -> Result<Found, CacheError> {
         let below = memo_name(instance);
         let folder = self.folder(instance);
-        let memo = self.memos().get(&below).cloned();
+        let memo = self.memos().get(&below);
         if let Some(memo) = memo.as_ref().filter(|memo| memo.fingerprint == *fingerprint && self.holds(memo)) {
             match memo.compare(&folder) {
                 FolderState::Unchanged => return Ok(Found::Fresh(known_of_memo(memo))),

@@ -3,10 +3,15 @@
 //! Styles are always written; `anstream` strips them when stderr is no terminal, `NO_COLOR` is set, `TERM=dumb` or
 //! `--color never` was given.
 
+use std::ops::Range;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Origin as Place, Renderer, Snippet};
-use spdflow_engine::diagnostic::{Diagnostic, Report};
+use spdflow_engine::diagnostic::{Diagnostic, Label, Report};
 
 use crate::args::ColorChoice;
+
+/// How many mistakes of a report are shown; nobody reads more, and a wrong name in a generated file makes thousands.
+const MAX_SHOWN: usize = 100;
 
 /// Makes everything printed through `anstream` follow `--color`.
 pub(crate) fn choose_colors(choice: ColorChoice) {
@@ -25,10 +30,13 @@ pub(crate) fn print(report: &Report) {
 
 /// Returns the text of a report, with styles.
 fn rendered(report: &Report) -> String {
-    let mut text =
-        report.diagnostics.iter().map(|diagnostic| render(diagnostic, report)).collect::<Vec<_>>().join("\n\n");
-    if report.diagnostics.len() > 1 {
-        text += &format!("\n\nfound {} mistakes", report.diagnostics.len());
+    let shown = report.diagnostics.iter().take(MAX_SHOWN);
+    let mut text = shown.map(|diagnostic| render(diagnostic, report)).collect::<Vec<_>>().join("\n\n");
+    let found = report.diagnostics.len();
+    if found > MAX_SHOWN {
+        text += &format!("\n\nfound {found} mistakes, of which these are the first {MAX_SHOWN}");
+    } else if found > 1 {
+        text += &format!("\n\nfound {found} mistakes");
     }
     text + "\n"
 }
@@ -46,12 +54,13 @@ pub(crate) fn to_json(report: &Report) -> serde_json::Value {
     let errors: Vec<_> = report
         .diagnostics
         .iter()
+        .take(MAX_SHOWN)
         .map(|diagnostic| {
             let labels: Vec<_> = diagnostic.labels.iter().map(|label| place(&label.origin, &label.text)).collect();
             serde_json::json!({ "message": diagnostic.message, "labels": labels, "hints": diagnostic.hints })
         })
         .collect();
-    serde_json::json!({ "version": 1, "errors": errors })
+    serde_json::json!({ "version": 1, "errors": errors, "error_count": report.diagnostics.len() })
 }
 
 fn render(diagnostic: &Diagnostic, report: &Report) -> String {
@@ -68,12 +77,16 @@ fn render(diagnostic: &Diagnostic, report: &Report) -> String {
             group = group.element(Place::path(source.name.as_str()));
             continue;
         }
-        let mut snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
+        let lines = lines_around(here, &source.text);
+        let line_start = source.text[..lines.start].matches('\n').count() + 1;
+        let text = &source.text[lines.clone()];
+        let mut snippet = Snippet::source(text).line_start(line_start).path(source.name.as_str());
         for (position, label) in here.iter().enumerate() {
             let kind =
                 if is_first_snippet && position == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
             let text = (!label.text.is_empty()).then_some(label.text.as_str());
-            snippet = snippet.annotation(kind.span(label.origin.span.clone()).label(text));
+            let span = label.origin.span.start - lines.start..label.origin.span.end - lines.start;
+            snippet = snippet.annotation(kind.span(span).label(text));
         }
         group = group.element(snippet);
     }
@@ -89,6 +102,15 @@ fn render(diagnostic: &Diagnostic, report: &Report) -> String {
     }
     group = group.elements(diagnostic.hints.iter().map(|words| hint.clone().message(words.as_str())));
     Renderer::styled().render(&[group])
+}
+
+/// Returns the whole lines that the labels lie in: the renderer's work grows with the text it is given.
+fn lines_around(labels: &[Label], text: &str) -> Range<usize> {
+    let first = labels.iter().map(|label| label.origin.span.start).min().unwrap_or(0);
+    let last = labels.iter().map(|label| label.origin.span.end).max().unwrap_or(0);
+    let start = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[last..].find('\n').map_or(text.len(), |newline| last + newline + 1);
+    start..end
 }
 
 #[cfg(test)]

@@ -4,5 +4,5 @@ use spdflow_engine::kind::Registry;
 
 /// Returns every stage kind.
 pub(crate) fn registry() -> Registry {
-    Registry::new()
+    spdflow_stages::registry()
 }

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use spdflow_cache::{
-    BlobState, Cache, CacheError, Digest, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage,
-    Work,
+    BlobState, Cache, CacheError, Digest, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Stamp, Times,
+    Usage, Work,
 };
 
 use crate::artifact::{NotAnArtifact, collect};
@@ -38,8 +38,8 @@ pub(crate) struct Session<'a> {
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
     pub(crate) machine: &'a MachineInfo,
-    /// Blobs whose bytes were already checked in this run.
-    pub(crate) checked: Mutex<BTreeSet<Digest>>,
+    /// Blobs whose bytes were checked in this run, with the stamps they had then: many stages may read one.
+    pub(crate) checked: Mutex<BTreeMap<Digest, Stamp>>,
     pub(crate) last_flush: Mutex<Instant>,
     /// Warnings given, by instance.
     pub(crate) said: Mutex<BTreeSet<(String, String)>>,
@@ -182,12 +182,13 @@ impl Session<'_> {
             let instance = &self.pipeline.instances[*parent];
             let mut intact = true;
             for (path, digest, _) in &done.known.files {
-                if self.checked().contains(digest) {
+                let stamp = self.cache().blob_stamp(digest);
+                if stamp.is_some() && self.checked().get(digest) == stamp.as_ref() {
                     continue;
                 }
                 match self.cache().check_blob(digest)? {
                     BlobState::Intact => {
-                        self.checked().insert(*digest);
+                        self.checked().extend(stamp.map(|stamp| (*digest, stamp)));
                     }
                     state => {
                         self.warn(instance, lost_text(path, &state));
@@ -203,7 +204,7 @@ impl Session<'_> {
         Ok(lost)
     }
 
-    fn checked(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {
+    fn checked(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Stamp>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use spdflow_cache::Lookup;
+use spdflow_engine::value::Data;
 
-use crate::support::{Place, Report, chain, chain_with};
+use crate::support::{Place, Report, chain, chain_with, pipeline, stage, sum, vandal};
 
 fn overwrite(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -112,6 +113,19 @@ fn a_damaged_blob_that_a_stage_needs_and_that_is_nowhere_else_is_computed_again(
     assert_eq!(report.ran(), ["a", "b", "c"]);
     assert_eq!(place.number("b"), "4");
     assert_eq!(fs::read_to_string(file).unwrap(), "23\n");
+}
+
+#[test]
+fn a_result_that_is_lost_during_the_run_is_made_again_before_it_is_read() {
+    let place = Place::new();
+    let mut vandal = stage("v", vandal(), &[], &["a"]);
+    vandal.params.push(("remove", Data::String(place.out().join("p/a").display().to_string())));
+    let stages = vec![stage("a", sum(), &[("add", 3)], &[]), vandal, stage("b", sum(), &[("add", 1)], &["a", "v"])];
+    let report = place.run(&pipeline(stages));
+    assert_eq!(report.ran(), ["a", "v", "a", "b"]);
+    assert_eq!(report.outcomes, ["a ran", "v ran", "b ran"]);
+    assert_eq!(place.number("b"), "4");
+    assert_eq!(place.number("a"), "3");
 }
 
 #[test]

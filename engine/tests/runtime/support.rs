@@ -52,6 +52,7 @@ const INPUTS: &[InputSlot] =
 static SUM: KindInfo = info("test.sum");
 static SLOW: KindInfo = info("test.slow");
 static BROKEN: KindInfo = info("test.broken");
+static VANDAL: KindInfo = info("test.vandal");
 
 /// Adds `add` to the numbers of its inputs and keeps the remainder by `modulo`; writes it to `number.json` and, to
 /// have a subfolder, its digits to `text/digits.txt`.
@@ -67,6 +68,11 @@ pub fn slow() -> Arc<dyn StageKind> {
 /// Goes wrong in the way `how` says, unless the file `unless` exists.
 pub fn broken() -> Arc<dyn StageKind> {
     Arc::new(TestKind { info: &BROKEN, run: run_broken })
+}
+
+/// Damages the file it reads, in the cache, and removes the folder `remove`.
+pub fn vandal() -> Arc<dyn StageKind> {
+    Arc::new(TestKind { info: &VANDAL, run: run_vandal })
 }
 
 fn number(params: &Value, key: &str, default: i64) -> i64 {
@@ -167,6 +173,14 @@ fn run_broken(params: &Value, context: &StageContext<'_>) -> Result<Summary, Sta
         }
         other => panic!("no such way to break: {other}"),
     }
+}
+
+fn run_vandal(params: &Value, context: &StageContext<'_>) -> Result<Summary, StageError> {
+    let blob = context.input("of").path("number.json")?;
+    fs::remove_file(blob).map_err(StageError::io("remove", blob))?;
+    write(blob.to_owned(), "9\n")?;
+    fs::remove_dir_all(text(params, "remove")).map_err(StageError::io("remove", blob))?;
+    result(context, 0)
 }
 
 /// One stage of a test pipeline: name, kind, parameters, names of the stages it takes numbers from.

@@ -197,6 +197,15 @@ fn the_json_form_holds_places_and_hints() {
             "labels": [{ "source": "--set", "line": 1, "column": 1, "start": 0, "end": 25, "text": "" }],
             "hints": ["did you mean `steps`?"],
         }],
+        "error_count": 1,
     });
     assert_eq!(to_json(&report), expected);
+}
+
+#[test]
+fn thousands_of_mistakes_are_counted_and_the_first_shown() {
+    let text: String = (0..20_000).map(|stage| format!("[stage.s{stage}]\nuses = \"train.tsm\"\n")).collect();
+    let found = printed(text.leak(), None, &[]);
+    assert_eq!(found.matches("error: ").count(), 100);
+    assert!(found.ends_with("found 20000 mistakes, of which these are the first 100\n"));
 }
