@@ -45,7 +45,7 @@ fn grid(
         }
     }
     // The sum before its terms.
-    names.sort_by_key(|name| !name.ends_with("/total"));
+    names.sort_by_key(|name| !name.ends_with("loss/total"));
     let mut panels: Vec<Panel> = names.iter().filter_map(|name| panel(name, &logs, scale)).collect();
     if panels.is_empty() {
         return None;
