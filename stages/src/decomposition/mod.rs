@@ -16,6 +16,8 @@ pub mod routing;
 pub mod run;
 pub mod site;
 pub mod step;
+#[cfg(test)]
+mod tests;
 pub mod trainer;
 
 pub use export::LoadedDecomposition;

@@ -62,6 +62,9 @@ macro_rules! losses {
         }
 
         impl LossConfig {
+            /// The reference's names of all losses, in the order of the table.
+            pub const CLASSES: &'static [&'static str] = &[$(<$kind as LossFacts>::CLASS),+];
+
             /// Returns the name under which the reference logs the loss.
             #[must_use]
             pub fn class(&self) -> &'static str {

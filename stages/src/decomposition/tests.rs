@@ -1,0 +1,228 @@
+//! What every loss and every target model must satisfy, whatever its formula.
+
+use dfdx::prelude::Cpu;
+use spdflow_kernels::philox::{Stream, normal};
+
+use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
+use super::draws::{Sampling, StreamDraws};
+use super::loss::LossConfig;
+use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask};
+use super::site::{SitePattern, plan};
+use super::step::{Step, StepSettings};
+use crate::artifact::tensors::{Tensor, Tensors};
+use crate::bridge::{Buffers, Graph};
+use crate::data::{Batch, Generation, SparseFeatures};
+use crate::models::{TargetConfig, TmsConfig};
+use crate::optimizer::parameters::Parameters;
+use crate::purpose::Purpose;
+
+/// Small versions of every target model.
+fn targets() -> Vec<TargetConfig> {
+    let tms = |n_hidden_layers| {
+        TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 3, n_hidden_layers, tied_weights: false })
+    };
+    vec![tms(0), tms(1)]
+}
+
+/// One configuration of every loss, as a pipeline's JSON twin.
+fn losses(attack_steps: usize) -> Vec<LossConfig> {
+    let pgd = format!(
+        r#""coeff": 1.0, "init": "random", "step_size": 0.3, "n_steps": {attack_steps}, "mask_scope": "unique_per_datapoint""#
+    );
+    let losses = [
+        r#"{ "faithfulness": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "importance_minimality": { "coeff": 1.0, "p": 0.9, "beta": 0.3 } }"#.to_owned(),
+        r#"{ "unmasked_recon": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "ci_masked_recon": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "ci_masked_recon_subset": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "ci_masked_recon_layerwise": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "stochastic_recon": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "stochastic_recon_subset": { "coeff": 1.0, "routing": { "static_probability": { "p": 0.5 } } } }"#
+            .to_owned(),
+        r#"{ "stochastic_recon_layerwise": { "coeff": 1.0 } }"#.to_owned(),
+        r#"{ "stochastic_hidden_acts_recon": { "coeff": 1.0 } }"#.to_owned(),
+        format!(r#"{{ "pgd_recon": {{ {pgd} }} }}"#),
+        format!(r#"{{ "pgd_recon_subset": {{ {pgd} }} }}"#),
+        format!(r#"{{ "pgd_recon_layerwise": {{ {pgd} }} }}"#),
+    ];
+    let losses: Vec<LossConfig> = losses.iter().map(|text| serde_json::from_str(text).expect("a loss")).collect();
+    let classes: Vec<&str> = losses.iter().map(LossConfig::class).collect();
+    assert_eq!(classes, LossConfig::CLASSES, "every loss of the table is tested, in its order");
+    losses
+}
+
+fn random_state(target: &TargetConfig) -> Tensors {
+    let TargetConfig::Tms(config) = target;
+    let tensors = config.tensors().into_iter().enumerate();
+    tensors
+        .map(|(index, (name, shape))| {
+            let mut data = vec![0.0; shape.iter().product()];
+            normal(Stream { seed: 5, purpose: 0, step: 0, index: index as u32 }, &mut data);
+            (name, Tensor::new(shape, data))
+        })
+        .collect()
+}
+
+fn build(target: &TargetConfig, sigmoid: SigmoidType) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
+    let device = Cpu::default();
+    let target = target.load(&device, &random_state(target)).expect("a target");
+    let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+    let sites: Vec<SitePattern> =
+        modules.iter().map(|name| SitePattern { pattern: name.clone(), components: 7 }).collect();
+    let plans = plan(&target.names(), &modules, &sites, &[]).expect("sites");
+    let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![4] });
+    ComponentModel::new(&device, target, plans, network, sigmoid, 3, false).expect("enough memory")
+}
+
+fn batch(n_features: usize, feature_probability: f64, positions: usize) -> Batch {
+    let data = SparseFeatures {
+        n_features,
+        feature_probability,
+        generation: Generation::AtLeastZeroActive,
+        value_range: (0.0, 1.0),
+        synced_inputs: Vec::new(),
+    };
+    data.batch(Purpose::Data.stream(1, 0, 0), positions)
+}
+
+const SETTINGS: StepSettings =
+    StepSettings { sampling: Sampling::Continuous, use_delta_component: true, mask_samples: 2, progress: 0.5 };
+
+/// Returns the loss and its gradient with respect to every parameter.
+fn differentiate(
+    model: &ComponentModel<Cpu>,
+    parameters: &Parameters<Cpu>,
+    batch: &Batch,
+    loss: &LossConfig,
+) -> (f64, Vec<Vec<f32>>) {
+    let graph = Graph::recording(&Cpu::default());
+    let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+    let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
+    let step = Step::new(&graph, model, &leaves, batch, SETTINGS, &mut draws).expect("enough memory");
+    let (total, _) = step.total(std::slice::from_ref(loss), &mut draws).expect("enough memory");
+    let mut gradients = graph.backward(&total).expect("enough memory");
+    let gradients =
+        leaves.0.iter().map(|leaf| Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory")));
+    (total.scalar(), gradients.collect())
+}
+
+#[test]
+fn the_gradient_of_every_loss_predicts_how_it_changes() {
+    for target in targets() {
+        // The logistic function is smooth; the leaky-hard sigmoids' gradients are not derivatives.
+        let (model, mut parameters) = build(&target, SigmoidType::Normal);
+        let batch = batch(target.n_features(), 0.5, 64);
+        let start = parameters.state();
+        // No attack: its steps follow signs, which jump where the loss is smooth.
+        for loss in losses(0) {
+            let (_, gradients) = differentiate(&model, &parameters, &batch, &loss);
+            for direction in 0..3 {
+                let directions: Vec<Vec<f32>> = start
+                    .iter()
+                    .enumerate()
+                    .map(|(index, (_, tensor))| {
+                        let mut along = vec![0.0; tensor.data.len()];
+                        normal(Stream { seed: 11, purpose: direction, step: 0, index: index as u32 }, &mut along);
+                        along
+                    })
+                    .collect();
+                let mut moved = |by: f32| {
+                    let state: Tensors = start
+                        .iter()
+                        .zip(&directions)
+                        .map(|((name, tensor), along)| {
+                            let data = tensor.data.iter().zip(along).map(|(x, d)| x + by * d).collect();
+                            (name.clone(), Tensor::new(tensor.shape.clone(), data))
+                        })
+                        .collect();
+                    parameters.load(&state).expect("the same shapes");
+                    differentiate(&model, &parameters, &batch, &loss).0
+                };
+                // A step of 1e-3 balances curvature (relative 1e-6) against f32 rounding of the loss (6e-8 / 1e-3).
+                let slope = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+                let start: Tensors = start.iter().cloned().collect();
+                parameters.load(&start).expect("the same shapes");
+                let terms = gradients
+                    .iter()
+                    .flatten()
+                    .zip(directions.iter().flatten())
+                    .map(|(g, d)| f64::from(*g) * f64::from(*d));
+                let (predicted, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                let error = (slope - predicted).abs();
+                assert!(
+                    error <= 1e-2 * size + 1e-4,
+                    "{}: slope {slope}, gradient says {predicted}, terms {size}",
+                    loss.class()
+                );
+                assert!(size > 1e-3, "{}: the gradient is not trivially zero", loss.class());
+            }
+        }
+    }
+}
+
+#[test]
+fn counting_zero_rows_changes_no_loss_and_no_gradient() {
+    for target in targets() {
+        let (model, parameters) = build(&target, SigmoidType::LeakyHard);
+        assert!(model.target().zero_rows_are_inert());
+        let dense = batch(target.n_features(), 0.05, 400);
+        let compact = dense.clone().compact();
+        assert!(compact.rows.len() < 150, "most rows are zero: {}", compact.rows.len());
+        for loss in losses(2) {
+            let (simple, simple_gradients) = differentiate(&model, &parameters, &dense, &loss);
+            let (fast, fast_gradients) = differentiate(&model, &parameters, &compact, &loss);
+            assert!((simple - fast).abs() <= 1e-6 * simple.abs() + 1e-9, "{}: {simple} and {fast}", loss.class());
+            for (simple, fast) in simple_gradients.iter().zip(&fast_gradients) {
+                // The same terms, summed in another order.
+                let scale = simple.iter().fold(0.0_f32, |max, g| max.max(g.abs()));
+                let error = simple.iter().zip(fast).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
+                assert!(error <= 1e-5 * scale + 1e-9, "{}: gradients differ by {error} of {scale}", loss.class());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_with_everything_on_is_the_target() {
+    for target in targets() {
+        let (model, parameters) = build(&target, SigmoidType::LeakyHard);
+        let device = Cpu::default();
+        let graph = Graph::detached(&device);
+        let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+        let batch = batch(target.n_features(), 0.5, 33);
+        let rows = batch.rows.len();
+        let input = graph.upload(batch.input, (batch.features, rows)).expect("enough memory");
+        let clean = model.clean_pass(&graph, &leaves, &input).expect("enough memory");
+        let on = SiteMask {
+            mask: ComponentMask::Ones,
+            delta: Some(graph.upload(vec![1.0; rows], (1, rows)).expect("enough memory")),
+            routing: None,
+        };
+        let masks = vec![Some(on); model.sites().len()];
+        let pass = model.masked_pass(&graph, &leaves, &clean, &masks).expect("enough memory");
+        for (ours, theirs) in pass.output.to_vec().iter().zip(clean.output.to_vec()) {
+            assert!((ours - theirs).abs() <= 1e-5 * theirs.abs().max(1.0), "{ours} and {theirs}");
+        }
+    }
+}
+
+#[test]
+fn routing_everything_to_the_target_gives_exactly_the_target() {
+    for target in targets() {
+        let (model, parameters) = build(&target, SigmoidType::LeakyHard);
+        let device = Cpu::default();
+        let graph = Graph::detached(&device);
+        let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+        let batch = batch(target.n_features(), 0.5, 33);
+        let rows = batch.rows.len();
+        let input = graph.upload(batch.input, (batch.features, rows)).expect("enough memory");
+        let clean = model.clean_pass(&graph, &leaves, &input).expect("enough memory");
+        let nowhere = graph.upload(vec![0.0; rows], (1, rows)).expect("enough memory");
+        let masks = vec![
+            Some(SiteMask { mask: ComponentMask::Ones, delta: None, routing: Some(nowhere) });
+            model.sites().len()
+        ];
+        let pass = model.masked_pass(&graph, &leaves, &clean, &masks).expect("enough memory");
+        assert_eq!(pass.output.to_vec(), clean.output.to_vec());
+    }
+}
