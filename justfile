@@ -32,6 +32,10 @@ tms *ARGS:
 smoke:
     cargo run --release -- run pipelines/tms.toml --profile smoke
 
+# Steps of decomposition per second.
+bench *ARGS="tms_5-2 --threads 2":
+    cargo bench -p spdflow-stages --bench step -- {{ARGS}}
+
 # The documentation of the code.
 doc:
     cargo doc --workspace --no-deps --open
