@@ -15,12 +15,10 @@ fn read(path: &str) -> String {
 
 /// Returns the first block of `language` in a document that holds `mark`.
 fn block(document: &str, language: &str, mark: &str) -> String {
-    let text = read(document);
-    let mut blocks = text.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap_or(""));
-    blocks
-        .find(|block| block.contains(mark))
-        .unwrap_or_else(|| panic!("{document} has no block with `{mark}`"))
-        .to_owned()
+    let (text, fence) = (read(document), format!("```{language}\n"));
+    let blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    let mut wanted = blocks.filter(|block| block.contains(mark));
+    wanted.next().unwrap_or_else(|| panic!("{document} has no block with `{mark}`")).to_owned()
 }
 
 /// Returns every Markdown document of the repository.
