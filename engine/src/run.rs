@@ -1,7 +1,7 @@
 //! Runs a pipeline: plans it, then works on whatever is ready until nothing is left.
 //!
-//! What the plan found in place is done at once, without a thread. The rest goes through [`schedule::Schedule`] to
-//! worker threads, each of which brings one instance at a time to its end ([`stage::Session::work`]).
+//! What the plan found in place is done at once, without a thread. The rest goes through `schedule::Schedule` to
+//! worker threads, each of which brings one instance at a time to its end (`stage::Session::work`).
 
 mod journal;
 mod progress;

@@ -8,7 +8,7 @@
 //! (often tiny) number of features, and the gradient of a component's weights is a sum within one contiguous slice.
 //! Weights keep the layout in which they are saved.
 //!
-//! **Determinism.** Sums run in a fixed order: sixteen lanes over the batch, then a fixed tree ([`lanes`]). Work is
+//! **Determinism.** Sums run in a fixed order: sixteen lanes over the batch, then a fixed tree (`lanes`). Work is
 //! split among threads by output, never by summand, so results do not depend on the number of threads. They may
 //! depend on the processor's feature level ([`simd::Level`]), because fused multiply-adds round once.
 //!

@@ -1,7 +1,7 @@
 //! Chooses the instruction set once, at run time.
 //!
 //! A kernel body is written as plain loops over fixed-width lane arrays in an `#[inline(always)]` function with a
-//! const parameter saying whether fused multiply-adds exist. [`dispatch!`] compiles that body once per level inside a
+//! const parameter saying whether fused multiply-adds exist. `dispatch!` compiles that body once per level inside a
 //! `#[target_feature]` function and calls the best one this processor has. Within a level the bits are always the
 //! same; AVX2 and AVX-512 even agree with each other, since both fuse.
 

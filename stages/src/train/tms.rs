@@ -373,7 +373,7 @@ fn train_once<D: Backend>(
             metrics.record(step, "train/loss", loss);
         }
         let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if finished % REPORT_EVERY == 0 {
+        if finished.is_multiple_of(REPORT_EVERY) {
             context.progress.step(finished, total, Some(("loss", loss)));
         }
     }
