@@ -1,6 +1,12 @@
 //! The integration tests of the binary, one module per subject.
 
+mod commands;
+mod contracts;
+mod determinism;
 mod diagnostics;
+mod failures;
+mod golden;
 mod layering;
+mod mistakes;
 mod running;
 mod support;

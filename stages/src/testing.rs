@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use spdflow_cache::Digest;
+use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{Device, InputArtifact, Kind, ProgressSink, StageContext, StageError, StopFlag, Summary};
 
 struct Silent;
