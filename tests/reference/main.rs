@@ -6,8 +6,13 @@
 #[allow(dead_code, reason = "each case file uses another part")]
 mod support;
 
+mod ci_fns;
 mod compare_models;
+mod components;
+mod datasets;
 mod losses;
+mod schedules;
+mod sigmoids;
 mod spd;
 mod target_ci;
 mod trajectories;

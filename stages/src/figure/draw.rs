@@ -17,6 +17,9 @@ pub(super) const CAP: f64 = 0.714;
 const TICK_LENGTH: f64 = 2.5;
 const TICK_GAP: f64 = 2.0;
 const AXIS: f64 = 0.6;
+/// About how far apart round ticks should stand.
+const X_SPACING: f64 = 34.0;
+const Y_SPACING: f64 = 15.0;
 
 impl Axis {
     fn all_ticks(&self, length: f64, spacing: f64) -> Vec<Tick> {
@@ -36,7 +39,7 @@ impl Axis {
 impl Panel {
     /// Returns the room needed left and right of a frame of about `height`.
     pub(super) fn side_margins(&self, sheet: &Sheet, height: f64) -> (f64, f64) {
-        let widest = labels(&self.y.all_ticks(height, 18.0))
+        let widest = labels(&self.y.all_ticks(height, Y_SPACING))
             .map(|label| sheet.text_width(label, Face::Regular, SMALL))
             .fold(0.0, f64::max);
         let mut left = if widest > 0.0 { widest + TICK_LENGTH + TICK_GAP } else { 2.0 };
@@ -45,7 +48,7 @@ impl Panel {
         }
         // The outermost labels under the panel stick out by half their width.
         let (mut before, mut after) = (2.0_f64, 3.0_f64);
-        for tick in self.x.all_ticks(120.0, 34.0) {
+        for tick in self.x.all_ticks(120.0, X_SPACING) {
             let half = tick.label.map_or(0.0, |label| sheet.text_width(&label, Face::Regular, SMALL) / 2.0);
             let position = self.x.scale.position(tick.value);
             if position < 0.04 {
@@ -60,7 +63,7 @@ impl Panel {
     /// Returns the room needed above and below a frame of `width`.
     pub(super) fn vertical_margins(&self, sheet: &Sheet, width: f64, has_letters: bool) -> (f64, f64) {
         let top = if self.title.is_empty() && !has_letters { 4.0 } else { TITLE * 1.0 + 6.0 };
-        let ticks = self.x.all_ticks(width, 34.0);
+        let ticks = self.x.all_ticks(width, X_SPACING);
         let mut bottom = if labels(&ticks).next().is_none() {
             2.0
         } else if self.has_turned_labels(sheet, width) {
@@ -78,7 +81,7 @@ impl Panel {
 
     /// Returns whether the labels under the panel would touch if they were written side by side.
     fn has_turned_labels(&self, sheet: &Sheet, width: f64) -> bool {
-        let ticks = self.x.all_ticks(width, 34.0);
+        let ticks = self.x.all_ticks(width, X_SPACING);
         let mut end = f64::NEG_INFINITY;
         for tick in ticks.iter().filter(|tick| tick.label.is_some()) {
             let label = tick.label.as_deref().unwrap_or_default();
@@ -111,7 +114,10 @@ impl Panel {
             draw_mark(sheet, &place, mark);
         }
         if !self.title.is_empty() {
-            let style = TextStyle::new(TITLE, Anchor::Middle);
+            // A long title grows smaller rather than into its neighbour.
+            let width = sheet.text_width(&self.title, Face::Regular, TITLE);
+            let size = TITLE * ((frame.width + 10.0) / width).clamp(0.6, 1.0);
+            let style = TextStyle::new(size, Anchor::Middle);
             sheet.text(&self.title, (frame.x + frame.width / 2.0, frame.y - 4.5), &style);
         }
         draw_inner_legend(sheet, frame, &self.legend);
@@ -145,7 +151,7 @@ impl Panel {
         let is_turned = self.has_turned_labels(sheet, frame.width);
         let stroke = Stroke::new(Rgb::INK, AXIS);
         let mut depth: f64 = 0.0;
-        for tick in self.x.all_ticks(frame.width, 34.0) {
+        for tick in self.x.all_ticks(frame.width, X_SPACING) {
             let x = frame.x + self.x.scale.position(tick.value) * frame.width;
             let length = if tick.label.is_some() { TICK_LENGTH } else { TICK_LENGTH * 0.6 };
             sheet.line((x, frame.bottom()), (x, frame.bottom() + length), &stroke);
@@ -170,7 +176,7 @@ impl Panel {
     fn draw_y_axis(&self, sheet: &mut Sheet, frame: &Rect) {
         let stroke = Stroke::new(Rgb::INK, AXIS);
         let mut widest: f64 = 0.0;
-        for tick in self.y.all_ticks(frame.height, 18.0) {
+        for tick in self.y.all_ticks(frame.height, Y_SPACING) {
             let y = frame.bottom() - self.y.scale.position(tick.value) * frame.height;
             let length = if tick.label.is_some() { TICK_LENGTH } else { TICK_LENGTH * 0.6 };
             sheet.line((frame.x - length, y), (frame.x, y), &stroke);

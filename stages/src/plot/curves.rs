@@ -44,6 +44,8 @@ fn grid(
             names.push(name);
         }
     }
+    // The sum before its terms.
+    names.sort_by_key(|name| !name.ends_with("loss/total"));
     let mut panels: Vec<Panel> = names.iter().filter_map(|name| panel(name, &logs, scale)).collect();
     if panels.is_empty() {
         return None;

@@ -1,7 +1,7 @@
 //! Stage kind `plot`: the figures of one or several decompositions of a target.
 //!
 //! Reads the files of its input artifacts only, so it knows nothing of how they were made. Each figure is one file of
-//! this folder: a function from what was read to a [`Figure`](crate::figure::Figure), or to nothing if the artifacts
+//! this folder: a function from what was read to a [`Figure`], or to nothing if the artifacts
 //! do not hold what it shows.
 
 mod causal_importance;

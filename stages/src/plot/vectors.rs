@@ -91,6 +91,8 @@ fn draw(planar: &[(&str, &Embedding<'_>)], params: &PlotParams) -> Option<Figure
         .collect();
     let count = 2 + shown.iter().map(Vec::len).max().unwrap_or(0);
     let per_line = count.min(10);
+    // Titles must not touch.
+    let word = if per_line > 8 { "comp." } else { "component" };
     let mut rows = Vec::new();
     for ((title, embedding), components) in planar.iter().zip(&shown) {
         let target = columns(embedding.target);
@@ -98,9 +100,7 @@ fn draw(planar: &[(&str, &Embedding<'_>)], params: &PlotParams) -> Option<Figure
         let radius = radius_of(&[&target, &sum]);
         let panel = |title: String, vectors: &[(f64, f64)]| Some(vector_panel(&title, vectors, radius, Labels::Hidden));
         let mut panels: Vec<Option<Panel>> = vec![panel("target".into(), &target), panel("sum".into(), &sum)];
-        panels.extend(
-            components.iter().map(|&c| panel(format!("component {c}"), &embedding.vectors(std::iter::once(c)))),
-        );
+        panels.extend(components.iter().map(|&c| panel(format!("{word} {c}"), &embedding.vectors(std::iter::once(c)))));
         if let Some(Some(first)) = panels.first_mut() {
             first.y.label = (*title).to_owned();
         }

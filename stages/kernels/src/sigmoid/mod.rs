@@ -33,6 +33,12 @@ pub enum Sigmoid {
     SwishHard {
         /// The sharpness.
         beta: f32,
+        /// Half the width of the ramp.
+        scale: f32,
+        /// Its middle.
+        x_shift: f32,
+        /// The value there.
+        y_shift: f32,
     },
     /// `x σ(βx)`.
     Swish {
@@ -47,6 +53,9 @@ pub enum Sigmoid {
 }
 
 impl Sigmoid {
+    /// The smooth hard sigmoid of the method: sharpness 10, centred on (0.5, 0.5), half width 0.5.
+    pub const SWISH_HARD: Self = Self::SwishHard { beta: 10.0, scale: 0.5, x_shift: 0.5, y_shift: 0.5 };
+
     /// Returns the value at `x`.
     #[must_use]
     #[inline(always)]
@@ -70,9 +79,9 @@ impl Sigmoid {
             }
             Self::Swish { beta } => x * logistic(beta * x),
             Self::UpsideDownSwish { beta } => x * logistic(-beta * x),
-            Self::SwishHard { beta } => {
-                let (t, swish, down) = (x - 0.5, Self::Swish { beta }, Self::UpsideDownSwish { beta });
-                0.5 + (down.value(t - 0.5) - swish.value(t)) + (swish.value(t + 0.5) - down.value(t))
+            Self::SwishHard { beta, scale, x_shift, y_shift } => {
+                let (t, swish, down) = (x - x_shift, Self::Swish { beta }, Self::UpsideDownSwish { beta });
+                y_shift + (down.value(t - scale) - swish.value(t)) + (swish.value(t + scale) - down.value(t))
             }
         }
     }
@@ -122,10 +131,10 @@ impl Sigmoid {
             }
             Self::Swish { beta } => g * swish_slope(x, beta),
             Self::UpsideDownSwish { beta } => g * swish_slope(x, -beta),
-            Self::SwishHard { beta } => {
-                let t = x - 0.5;
-                g * ((swish_slope(t - 0.5, -beta) - swish_slope(t, beta))
-                    + (swish_slope(t + 0.5, beta) - swish_slope(t, -beta)))
+            Self::SwishHard { beta, scale, x_shift, .. } => {
+                let t = x - x_shift;
+                g * ((swish_slope(t - scale, -beta) - swish_slope(t, beta))
+                    + (swish_slope(t + scale, beta) - swish_slope(t, -beta)))
             }
         }
     }

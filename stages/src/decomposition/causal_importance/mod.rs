@@ -136,7 +136,7 @@ impl SigmoidType {
             Self::Normal => both(Sigmoid::Normal),
             Self::Hard => both(Sigmoid::Hard),
             Self::UpperLeakyHard => both(Sigmoid::UpperLeakyHard { alpha: LEAK }),
-            Self::SwishHard => both(Sigmoid::SwishHard { beta: 10.0 }),
+            Self::SwishHard => both(Sigmoid::SWISH_HARD),
         }
     }
 }

@@ -1,0 +1,113 @@
+//! Decomposition steps per second on the processor: `cargo bench -p spdflow-stages --bench step -- tms_5-2 --threads 2`.
+//!
+//! Parameters are random and nothing is kept: this measures speed only. Prints one line per round, so that a script can
+//! take medians and set them beside another program timed in the same minute.
+
+use std::time::Instant;
+
+use dfdx::prelude::Cpu;
+use spdflow_kernels::philox::{Stream, normal};
+use spdflow_stages::artifact::tensors::{Tensor, Tensors};
+use spdflow_stages::data::{Generation, SparseFeatures};
+use spdflow_stages::decomposition::config::DecomposeParams;
+use spdflow_stages::decomposition::draws::StreamDraws;
+use spdflow_stages::decomposition::run::build;
+use spdflow_stages::decomposition::step::StepSettings;
+use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer, unobserved};
+use spdflow_stages::models::{TargetConfig, TmsConfig};
+use spdflow_stages::purpose::Purpose;
+
+/// An experiment of the method's paper.
+struct Experiment {
+    name: &'static str,
+    target: TargetConfig,
+    data: SparseFeatures,
+    params: serde_json::Value,
+}
+
+fn tms(name: &'static str, n_features: usize, n_hidden: usize, components: usize, importance: (f64, f64)) -> Experiment {
+    Experiment {
+        name,
+        target: TargetConfig::Tms(TmsConfig { n_features, n_hidden, n_hidden_layers: 0, tied_weights: false }),
+        data: SparseFeatures {
+            n_features,
+            feature_probability: 0.05,
+            generation: Generation::AtLeastZeroActive,
+            value_range: (0.0, 1.0),
+            synced_inputs: Vec::new(),
+        },
+        params: serde_json::json!({
+            "steps": 1_000_000, "batch_size": 4096, "lr": { "start": 1e-3 },
+            "sites": [{ "pattern": "linear1", "C": components }, { "pattern": "linear2", "C": components }],
+            "causal_importance": { "mlp": { "hidden": [16] } },
+            "losses": [
+                { "importance_minimality": { "coeff": importance.0, "p": importance.1 } },
+                { "stochastic_recon": { "coeff": 1.0 } },
+                { "stochastic_recon_layerwise": { "coeff": 1.0 } },
+            ],
+        }),
+    }
+}
+
+fn experiments() -> Vec<Experiment> {
+    vec![tms("tms_5-2", 5, 2, 20, (3e-3, 1.0)), tms("tms_40-10", 40, 10, 200, (1e-4, 2.0))]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let option = |name: &str, default: usize| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)).map_or(default, |value| value.parse().expect("a number"))
+    };
+    let (threads, steps, rounds) = (option("--threads", 2), option("--steps", 0), option("--rounds", 3));
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("a thread pool");
+    for experiment in experiments() {
+        if arguments.first().is_some_and(|name| !name.starts_with("--") && name != experiment.name) {
+            continue;
+        }
+        measure(&experiment, threads, steps, rounds);
+    }
+}
+
+fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize) {
+    let params: DecomposeParams = serde_json::from_value(experiment.params.clone()).expect("valid parameters");
+    let device = Cpu::default();
+    let (model, parameters) = build(&device, &experiment.target, &random_state(&experiment.target), &params).expect("a model");
+    let settings = StepSettings { sampling: params.sampling, use_delta_component: true, mask_samples: 1, progress: 0.0 };
+    let losses = params.losses.clone();
+    let mut trainer = Trainer::new(&device, (model, parameters), losses, params.lr, params.steps, ClipNorms::default(), settings);
+    let mut step = 0_u32;
+    let mut advance = |count: usize| {
+        for _ in 0..count {
+            let batch = experiment.data.batch(Purpose::Data.stream(0, step, 0), params.batch_size).compact();
+            let mut draws = StreamDraws { seed: 0, step, evaluation: false, rows: &batch.rows };
+            trainer.step(u64::from(step), &batch, &mut draws, None, &mut unobserved).expect("enough memory");
+            step += 1;
+        }
+    };
+    advance(5);
+    let began = Instant::now();
+    advance(5);
+    let steps = if steps > 0 { steps } else { (2.0 / (began.elapsed().as_secs_f64() / 5.0)).ceil() as usize };
+    for _ in 0..rounds {
+        let began = Instant::now();
+        advance(steps);
+        let rate = steps as f64 / began.elapsed().as_secs_f64();
+        println!("{} threads={threads} steps={steps} steps_per_second={rate:.3}", experiment.name);
+    }
+}
+
+/// Returns random weights for a target.
+fn random_state(target: &TargetConfig) -> Tensors {
+    let TargetConfig::Tms(config) = target;
+    let tensors = config.tensors().into_iter().enumerate();
+    tensors
+        .map(|(index, (name, shape))| {
+            let mut data = vec![0.0; shape.iter().product()];
+            normal(Stream { seed: 1, purpose: 0, step: 0, index: index as u32 }, &mut data);
+            let scale = (shape[0] as f32).sqrt().recip();
+            data.iter_mut().for_each(|x| *x = if name.ends_with("bias") { 0.0 } else { *x * scale });
+            (name, Tensor::new(shape, data))
+        })
+        .collect()
+}

@@ -1,0 +1,188 @@
+//! Fixture `03_components`: masked passes with delta components and routing through a small network of two matrices.
+
+use dfdx::prelude::Cpu;
+use serde_json::Value;
+use spdflow_stages::artifact::tensors::{Tensor, Tensors};
+use spdflow_stages::bridge::{Buffers, DeviceResult, Graph, Var};
+use spdflow_stages::decomposition::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
+use spdflow_stages::decomposition::model::{ComponentMask, ComponentModel, Leaves, SiteMask};
+use spdflow_stages::decomposition::site::SitePlan;
+use spdflow_stages::models::{Linear, Module, RunModule, TargetModel};
+
+use crate::spd::{features, transposed};
+use crate::support::{Case, Entries, assert_close, cases, tolerance};
+
+/// `y = b(relu(a(x)))`.
+struct TwoMatrices(Vec<Module<Cpu>>);
+
+impl TargetModel<Cpu> for TwoMatrices {
+    fn modules(&self) -> &[Module<Cpu>] {
+        &self.0
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec!["a".to_owned(), "b".to_owned()]
+    }
+
+    fn forward(
+        &self,
+        graph: &Graph<Cpu>,
+        input: &Var<Cpu>,
+        run: &mut RunModule<'_, Cpu>,
+    ) -> DeviceResult<Var<Cpu>, Cpu> {
+        let hidden = graph.relu(&run(0, input)?)?;
+        run(1, &hidden)
+    }
+
+    fn zero_rows_are_inert(&self) -> bool {
+        false
+    }
+
+    fn tied_modules(&self) -> Vec<(usize, usize)> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn reference_components_in_masked_passes() {
+    let mut compared = 0;
+    for case in cases("03_components") {
+        for recorded in case.json["cases"].as_array().expect("cases") {
+            // Embeddings come with the token models.
+            if recorded["kind"] != "embedding" {
+                check(&case, recorded);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0, "no case of matrices in the fixtures");
+}
+
+fn check(case: &Case, recorded: &Value) {
+    let id = recorded["id"].as_str().expect("an id");
+    let device = Cpu::default();
+    let graph = Graph::recording(&device);
+    let plain = Graph::detached(&device);
+    let module = |name: &str| {
+        // The weight as `[d_out, d_in]`, also where the model stores it transposed.
+        let weight = format!("{id}/target_weight/{name}");
+        let shape = case.shape(&weight);
+        let bias = format!("{id}/model/target_model.{name}.bias");
+        let upload = |data: &[f32], shape| plain.upload(data.to_vec(), shape).expect("enough memory");
+        Module {
+            name: name.to_owned(),
+            layer: Linear {
+                weight: upload(case.floats(&weight), (shape[0], shape[1])),
+                bias: case.has(&bias).then(|| upload(case.floats(&bias), (shape[0], 1))),
+            },
+        }
+    };
+    let plans: Vec<SitePlan> = recorded["module_to_c"]
+        .as_object()
+        .expect("modules")
+        .iter()
+        .map(|(name, c)| SitePlan {
+            name: name.clone(),
+            module: usize::from(name.starts_with('b')),
+            identity: name.ends_with(".pre_identity"),
+            components: c.as_u64().expect("C") as usize,
+        })
+        .collect();
+    let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![1] });
+    let target = Box::new(TwoMatrices(vec![module("a"), module("b")]));
+    let (model, mut parameters) =
+        ComponentModel::new(&device, target, plans, network, SigmoidType::LeakyHard, 0, false).expect("enough memory");
+    let random: Vec<(String, Tensor)> = parameters.state();
+    let recorded_or_random: Tensors = random
+        .into_iter()
+        .map(|(name, tensor)| {
+            let key = format!("{id}/model/{name}");
+            let tensor = if case.has(&key) {
+                Tensor::new(case.shape(&key).to_vec(), case.floats(&key).to_vec())
+            } else {
+                tensor
+            };
+            (name, tensor)
+        })
+        .collect();
+    parameters.load(&recorded_or_random).expect("recorded parameters");
+    let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+    let leaf = |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory"));
+
+    let (data, d_in, rows) = features(case, &format!("{id}/input"));
+    let input = leaf(data, (d_in, rows));
+    let replaced: Vec<&str> =
+        recorded["replaced_modules"].as_array().expect("modules").iter().filter_map(Value::as_str).collect();
+    let mut masks = Vec::new();
+    for site in model.sites() {
+        let name = &site.plan.name;
+        if !replaced.contains(&&name[..]) {
+            masks.push(None);
+            continue;
+        }
+        let key = format!("{id}/mask/{name}");
+        let mask = if case.shape(&key).len() == 1 {
+            ComponentMask::PerComponent(leaf(case.floats(&key).to_vec(), (site.plan.components, 1)))
+        } else {
+            ComponentMask::Full(leaf(features(case, &key).0, (site.plan.components, rows)))
+        };
+        let key = format!("{id}/delta_mask/{name}");
+        let delta = case.has(&key).then(|| leaf(case.floats(&key).to_vec(), (1, rows)));
+        let key = format!("{id}/routing_mask/{name}");
+        let routing = case.has(&key).then(|| {
+            let Entries::I64(flags) = &case.tensor(&key).data else { panic!("`{key}` holds no flags") };
+            plain.upload(flags.iter().map(|flag| *flag as f32).collect(), (1, rows)).expect("enough memory")
+        });
+        masks.push(Some(SiteMask { mask, delta, routing }));
+    }
+
+    let clean = model.clean_pass(&graph, &leaves, &input).expect("enough memory");
+    let pass = model.masked_pass(&graph, &leaves, &clean, &masks).expect("enough memory");
+    let check = |key: &str, ours: &[f32], theirs: &[f32]| {
+        assert_close(&format!("{id} {key}"), ours, theirs, tolerance(recorded, key))
+    };
+    let by_feature = |key: &str| features(case, &format!("{id}/{key}")).0;
+    check("target_output", &clean.output.to_vec(), &by_feature("target_output"));
+    check("output", &pass.output.to_vec(), &by_feature("output"));
+    for (site, masked) in model.sites().iter().zip(&pass.site_inputs) {
+        if let Some(masked) = masked {
+            let key = format!("masked_input/{}", site.plan.name);
+            check(&key, &masked.to_vec(), &by_feature(&key));
+        }
+    }
+
+    // ¼|y + g|² − ¼|y − g|² = y·g.
+    let upstream = by_feature("upstream");
+    let negative = plain.upload(upstream.iter().map(|g| -g).collect(), pass.output.shape()).expect("enough memory");
+    let positive = plain.upload(upstream, pass.output.shape()).expect("enough memory");
+    let plus = graph.squared_error(&pass.output, &negative).expect("enough memory");
+    let minus = graph.squared_error(&pass.output, &positive).expect("enough memory");
+    let loss = graph.combine(&[(0.25, plus), (-0.25, minus)]).expect("enough memory");
+    let mut gradients = graph.backward(&loss).expect("enough memory");
+    let mut gradient = |leaf: &Var<Cpu>| {
+        let (features, rows) = leaf.shape();
+        let data = Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
+        (transposed(&data, features, rows), data)
+    };
+    check("grad/input", &gradient(&input).0, case.floats(&format!("{id}/grad/input")));
+    for (site, mask) in model.sites().iter().zip(&masks) {
+        let Some(mask) = mask else { continue };
+        let name = &site.plan.name;
+        if let ComponentMask::Full(leaf) | ComponentMask::PerComponent(leaf) = &mask.mask {
+            check(&format!("grad/mask/{name}"), &gradient(leaf).0, case.floats(&format!("{id}/grad/mask/{name}")));
+        }
+        if let Some(leaf) = &mask.delta {
+            check(
+                &format!("grad/delta_mask/{name}"),
+                &gradient(leaf).0,
+                case.floats(&format!("{id}/grad/delta_mask/{name}")),
+            );
+        }
+    }
+    for (parameter, leaf) in parameters.iter().zip(&leaves.0) {
+        let key = format!("grad/{}", parameter.name);
+        if case.has(&format!("{id}/{key}")) {
+            check(&key, &gradient(leaf).1, case.floats(&format!("{id}/{key}")));
+        }
+    }
+}
