@@ -1,7 +1,8 @@
 //! What stops a run that was planned well: stages that fail, caches and disks that cannot be used, and company.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::runs::{bench, blob_of, events, outcomes, results};
@@ -166,11 +167,21 @@ fn a_damaged_blob_is_reported_and_computed_again() {
     fs::write(&blob, bytes).unwrap();
     fs::remove_dir_all(bench.path().join("out")).unwrap();
     let outcome = bench.run(&["run", "small.toml"]);
-    assert_eq!(outcome.code, Some(0));
-    let warning = outcome.stderr.lines().find(|line| line.starts_with("warning")).expect("a warning");
-    let start =
-        "warning: `decompose[seed=1]`: file `components.safetensors` is damaged in the cache; it was moved to `";
-    assert!(warning.starts_with(start), "{warning}");
+    let stderr = "\
+Restored target, loss N
+Restored decompose[seed=0], loss N
+warning: `decompose[seed=1]`: file `components.safetensors` is damaged in the cache; it was moved to `QUARANTINE`
+Running decompose[seed=1] (file `components.safetensors` was lost from the cache)
+Ran decompose[seed=1] in N s, loss N
+Finished N stages in N s: N ran, N cached
+";
+    let quarantined: Vec<_> = fs::read_dir(bench.path().join(".spdflow/quarantine"))
+        .expect("a quarantine")
+        .map(|entry| entry.expect("an entry").path().canonicalize().expect("a path").display().to_string())
+        .collect();
+    assert_eq!(quarantined.len(), 1);
+    let found = masked(&outcome.stderr.replace(&quarantined[0], "QUARANTINE"));
+    assert_eq!((outcome.code, &*found), (Some(0), stderr));
     assert_eq!(results(&bench), before);
 }
 
@@ -195,6 +206,27 @@ fn a_cache_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn a_cache_that_may_not_be_read_is_named() {
+    let bench = bench();
+    events(&bench, &["target"]);
+    let records = bench.path().join(".spdflow/records");
+    fs::set_permissions(&records, Permissions::from_mode(0o000)).expect("a folder of ours");
+    if fs::read_dir(&records).is_ok() {
+        println!("skipped: this user may read everything (root)");
+        return;
+    }
+    let outcome = bench.run(&["run", "small.toml", "target"]);
+    fs::set_permissions(&records, Permissions::from_mode(0o755)).expect("a folder of ours");
+    let record = outcome.stderr.split('`').nth(1).expect("a path in backticks").to_owned();
+    assert!(record.contains(".spdflow/records/"), "{outcome:?}");
+    let expected = format!(
+        "error: no permission to read `{record}`: Permission denied (os error 13)\n  hint: allow yourself to read it, or \
+         choose another cache with `--cache DIR`\n"
+    );
+    outcome.assert(7, "", &expected);
+}
+
+#[test]
 fn a_full_disk_is_named_and_loses_nothing() {
     let bench = bench();
     assert_eq!(bench.run(&["run", "small.toml", "target", "-q"]).code, Some(0));
@@ -204,10 +236,12 @@ fn a_full_disk_is_named_and_loses_nothing() {
     command.args(["-c", script, env!("CARGO_BIN_EXE_spdflow")]).current_dir(bench.path());
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(7), "{stderr}");
-    assert!(stderr.starts_with("error: no space left while trying to write `"), "{stderr}");
-    let hint = "  hint: free some space and run again: finished stages and checkpoints are kept\n";
-    assert!(stderr.ends_with(hint), "{stderr}");
+    let cache = bench.path().join(".spdflow").canonicalize().expect("a path").display().to_string();
+    let (before, after) = stderr.split_once(&cache).expect("the path of a file in the cache");
+    assert_eq!((output.status.code(), before), (Some(7), "error: no space left while trying to write `"), "{stderr}");
+    let hint = "`\n  hint: free some space and run again: finished stages and checkpoints are kept\n";
+    assert_eq!(after.split_once('`').map(|(_, rest)| format!("`{rest}")).as_deref(), Some(hint), "{stderr}");
+    assert!(output.stdout.is_empty());
     assert_eq!(outcomes(&events(&bench, &[]))[2], "target cached");
 }
 
