@@ -25,7 +25,13 @@ struct Experiment {
     params: serde_json::Value,
 }
 
-fn tms(name: &'static str, n_features: usize, n_hidden: usize, components: usize, importance: (f64, f64)) -> Experiment {
+fn tms(
+    name: &'static str,
+    n_features: usize,
+    n_hidden: usize,
+    components: usize,
+    importance: (f64, f64),
+) -> Experiment {
     Experiment {
         name,
         target: TargetConfig::Tms(TmsConfig { n_features, n_hidden, n_hidden_layers: 0, tied_weights: false }),
@@ -54,6 +60,7 @@ fn experiments() -> Vec<Experiment> {
 }
 
 fn main() {
+    spdflow_kernels::memory::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let option = |name: &str, default: usize| {
         let at = arguments.iter().position(|argument| argument == name);
@@ -72,10 +79,13 @@ fn main() {
 fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize) {
     let params: DecomposeParams = serde_json::from_value(experiment.params.clone()).expect("valid parameters");
     let device = Cpu::default();
-    let (model, parameters) = build(&device, &experiment.target, &random_state(&experiment.target), &params).expect("a model");
-    let settings = StepSettings { sampling: params.sampling, use_delta_component: true, mask_samples: 1, progress: 0.0 };
+    let (model, parameters) =
+        build(&device, &experiment.target, &random_state(&experiment.target), &params).expect("a model");
+    let settings =
+        StepSettings { sampling: params.sampling, use_delta_component: true, mask_samples: 1, progress: 0.0 };
     let losses = params.losses.clone();
-    let mut trainer = Trainer::new(&device, (model, parameters), losses, params.lr, params.steps, ClipNorms::default(), settings);
+    let mut trainer =
+        Trainer::new(&device, (model, parameters), losses, params.lr, params.steps, ClipNorms::default(), settings);
     let mut step = 0_u32;
     let mut advance = |count: usize| {
         for _ in 0..count {

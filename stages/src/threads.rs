@@ -7,6 +7,7 @@ use spdflow_engine::kind::StageError;
 /// # Errors
 /// [`StageError::Failed`] if the system gives no threads.
 pub(crate) fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, StageError> {
+    spdflow_kernels::memory::keep_freed_memory();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

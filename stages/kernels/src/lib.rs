@@ -23,6 +23,7 @@ mod lanes;
 pub mod linear;
 pub mod mask;
 pub mod masked_site;
+pub mod memory;
 mod parallel;
 pub mod philox;
 pub mod relu;

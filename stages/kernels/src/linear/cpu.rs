@@ -1,7 +1,7 @@
 //! The loops behind [`super::apply`] and its siblings.
 
 use crate::gelu::TILE;
-use crate::lanes::sum_over;
+use crate::lanes::{LANES, tree_sum};
 use crate::parallel;
 use crate::simd::{dispatch, multiply_add};
 
@@ -75,10 +75,26 @@ pub(super) fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: u
 
 dispatch! { fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body }
 
+/// Four registers of partial sums hide the latency of the multiply-adds.
 #[inline(always)]
 fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    sum_over(a.len(), |r| a[r] * b[r])
+    let mut sums = [0.0_f32; TILE];
+    let (a_tiles, b_tiles) = (a.chunks_exact(TILE), b.chunks_exact(TILE));
+    for (lane, (a, b)) in a_tiles.remainder().iter().zip(b_tiles.remainder()).enumerate() {
+        sums[lane] = a * b;
+    }
+    for (a, b) in a_tiles.zip(b_tiles) {
+        for lane in 0..TILE {
+            sums[lane] = multiply_add::<FUSED>(a[lane], b[lane], sums[lane]);
+        }
+    }
+    let mut lanes = [0.0_f32; LANES];
+    for part in sums.chunks_exact(LANES) {
+        for lane in 0..LANES {
+            lanes[lane] += part[lane];
+        }
+    }
+    tree_sum(&lanes)
 }
 
 /// `out [m, n] += a [m, k] · b [k, n]`, with `a` and `b` addressed by their (row, column) strides; `out` is row-major.

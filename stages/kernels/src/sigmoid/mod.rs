@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::simd::dispatch;
+
 /// A squashing function.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sigmoid {
@@ -77,11 +79,11 @@ impl Sigmoid {
                     x.clamp(0.0, 1.0)
                 }
             }
-            Self::Swish { beta } => x * logistic(beta * x),
-            Self::UpsideDownSwish { beta } => x * logistic(-beta * x),
+            Self::Swish { beta } => swish(x, beta),
+            Self::UpsideDownSwish { beta } => swish(x, -beta),
             Self::SwishHard { beta, scale, x_shift, y_shift } => {
-                let (t, swish, down) = (x - x_shift, Self::Swish { beta }, Self::UpsideDownSwish { beta });
-                y_shift + (down.value(t - scale) - swish.value(t)) + (swish.value(t + scale) - down.value(t))
+                let t = x - x_shift;
+                y_shift + (swish(t - scale, -beta) - swish(t, beta)) + (swish(t + scale, beta) - swish(t, -beta))
             }
         }
     }
@@ -145,11 +147,34 @@ fn logistic(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// `x σ(βx)`.
+#[inline(always)]
+fn swish(x: f32, beta: f32) -> f32 {
+    x * logistic(beta * x)
+}
+
 /// The slope of `x σ(βx)`.
 #[inline(always)]
 fn swish_slope(x: f32, beta: f32) -> f32 {
     let s = logistic(beta * x);
     s + x * beta * s * (1.0 - s)
+}
+
+/// Runs a loop with the function matched outside it, so that the loop vectorises.
+macro_rules! for_function {
+    ($function:expr, |$name:ident| $body:expr) => {
+        match $function {
+            Sigmoid::LowerLeakyHard { alpha } => {
+                let $name = Sigmoid::LowerLeakyHard { alpha };
+                $body
+            }
+            Sigmoid::UpperLeakyHard { alpha } => {
+                let $name = Sigmoid::UpperLeakyHard { alpha };
+                $body
+            }
+            $name => $body,
+        }
+    };
 }
 
 /// Writes the function's values.
@@ -158,9 +183,18 @@ fn swish_slope(x: f32, beta: f32) -> f32 {
 /// If the lengths differ.
 pub fn forward(function: Sigmoid, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "sigmoid: lengths of input and output");
-    for (x, out) in x.iter().zip(out) {
-        *out = function.value(*x);
-    }
+    forward_at_level(function, x, out);
+}
+
+dispatch! { fn forward_at_level(function: Sigmoid, x: &[f32], out: &mut [f32]) = forward_body }
+
+#[inline(always)]
+fn forward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], out: &mut [f32]) {
+    for_function!(function, |f| {
+        for (x, out) in x.iter().zip(out) {
+            *out = f.value(*x);
+        }
+    });
 }
 
 /// Adds the gradient that the function passes on.
@@ -169,17 +203,18 @@ pub fn forward(function: Sigmoid, x: &[f32], out: &mut [f32]) {
 /// If the lengths differ.
 pub fn backward(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
     assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "sigmoid: lengths of input and gradients");
-    // The function is matched outside the loop, so that each loop vectorises.
-    macro_rules! accumulate {
-        ($($variant:pat => $function:expr),+) => {
-            match function { $($variant => for ((x, g), grad) in x.iter().zip(grad_out).zip(grad_x) {
-                *grad += $function.gradient(*x, *g);
-            })+ }
-        };
-    }
-    accumulate! {
-        Sigmoid::LowerLeakyHard { alpha } => Sigmoid::LowerLeakyHard { alpha },
-        Sigmoid::UpperLeakyHard { alpha } => Sigmoid::UpperLeakyHard { alpha },
-        other => other
-    }
+    backward_at_level(function, x, grad_out, grad_x);
+}
+
+dispatch! {
+    fn backward_at_level(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) = backward_body
+}
+
+#[inline(always)]
+fn backward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+    for_function!(function, |f| {
+        for ((x, g), grad) in x.iter().zip(grad_out).zip(grad_x) {
+            *grad += f.gradient(*x, *g);
+        }
+    });
 }
