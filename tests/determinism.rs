@@ -11,7 +11,7 @@ use crate::support::runs::{results, signal};
 
 /// Every kind in one pipeline, with enough steps to be stopped in the middle of several stages.
 fn bench() -> Bench {
-    let long = EVERY_KIND.replacen("steps = 40\n", "steps = 4000\n", 1).replace("steps = 12\n", "steps = 1200\n");
+    let long = EVERY_KIND.replacen("steps = 40\n", "steps = 1000\n", 1).replace("steps = 12\n", "steps = 600\n");
     assert_eq!(long.matches("00\n").count(), EVERY_KIND.matches("00\n").count() + 3, "three stages are long");
     Bench::new().file("every_kind.toml", long)
 }
