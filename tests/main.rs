@@ -1,7 +1,13 @@
 //! The integration tests of the binary, one module per subject.
 
+mod commands;
+mod contracts;
+mod determinism;
 mod diagnostics;
 mod documents;
+mod failures;
+mod golden;
 mod layering;
+mod mistakes;
 mod running;
 mod support;

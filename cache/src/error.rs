@@ -46,7 +46,7 @@ pub enum CacheError {
         /// The file.
         path: PathBuf,
     },
-    /// The folder may not be written to.
+    /// A file or folder may not be read or written.
     #[error("no permission to {action} `{}`: {source}", path.display())]
     Denied {
         /// "read", "write", "create".
@@ -96,6 +96,9 @@ impl CacheError {
             Self::Newer { .. } => Some("use a newer spdflow, or another cache with `--cache DIR`".to_owned()),
             Self::Full { .. } => {
                 Some("free some space and run again: finished stages and checkpoints are kept".to_owned())
+            }
+            Self::Denied { action: "read", .. } => {
+                Some("allow yourself to read it, or choose another cache with `--cache DIR`".to_owned())
             }
             Self::Denied { .. } => {
                 Some("choose a folder you may write to with `--cache DIR` or `--out DIR`".to_owned())

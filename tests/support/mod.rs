@@ -1,5 +1,7 @@
 //! Runs the binary in a folder of its own and compares everything it says.
 
+pub(crate) mod runs;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -70,4 +72,23 @@ impl Outcome {
             self.stderr,
         );
     }
+}
+
+/// Returns a text with what differs from run to run replaced, for comparison with a whole expected text: numbers by
+/// `N`, digests by `DIGEST`, units of size by `B`, columns by single spaces.
+pub(crate) fn masked(text: &str) -> String {
+    let mask = |word: &str| {
+        let bare = word.trim_end_matches([',', ':', ')']);
+        let rest = &word[bare.len()..];
+        let is_hex = bare.chars().all(|c| c.is_ascii_hexdigit());
+        let known = match bare {
+            _ if is_hex && [12, 40, 64].contains(&bare.len()) => "DIGEST",
+            _ if bare.parse::<f64>().is_ok() => "N",
+            "KiB" | "MiB" => "B",
+            _ => bare,
+        };
+        format!("{known}{rest}")
+    };
+    let line = |line: &str| line.split_whitespace().map(mask).collect::<Vec<_>>().join(" ") + "\n";
+    text.lines().map(line).collect()
 }

@@ -97,12 +97,15 @@ pub(crate) struct PipelineArgs {
     pub(crate) profile: Option<String>,
 }
 
-/// Which stored results: part of every command that reads or writes the cache.
+/// Where results are: part of every command that makes them or finds them.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StoreArgs {
     /// The cache folder.
     #[arg(long, value_name = "DIR", env = "SPDFLOW_CACHE", default_value = ".spdflow")]
     pub(crate) cache: PathBuf,
+    /// Where the results appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
     pub(crate) device: Device,
@@ -117,7 +120,7 @@ pub(crate) struct RunArgs {
     /// Only these stages and what they need: `decompose`, `decompose[seed=0]`, or a glob.
     #[arg(value_name = "STAGE")]
     pub(crate) stages: Vec<String>,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// How many stages may run at once.
@@ -136,9 +139,6 @@ pub(crate) struct RunArgs {
     /// Show what would be done and stop.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Where the results appear.
-    #[arg(long, value_name = "DIR", default_value = "out")]
-    pub(crate) out: PathBuf,
     /// How many seconds of work a kill may cost at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
@@ -153,15 +153,12 @@ pub(crate) struct PlanArgs {
     /// Only these stages and what they need.
     #[arg(value_name = "STAGE")]
     pub(crate) stages: Vec<String>,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Plan as if these were forced; see `run --force`.
     #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
     pub(crate) force: Vec<String>,
-    /// Where the results would appear.
-    #[arg(long, value_name = "DIR", default_value = "out")]
-    pub(crate) out: PathBuf,
 }
 
 /// `spdflow status`.
@@ -173,15 +170,12 @@ pub(crate) struct StatusArgs {
     /// Only these stages and what they need.
     #[arg(value_name = "STAGE")]
     pub(crate) stages: Vec<String>,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Exit with 3 if anything is out of date.
     #[arg(long)]
     pub(crate) exit_code: bool,
-    /// Where the results appear.
-    #[arg(long, value_name = "DIR", default_value = "out")]
-    pub(crate) out: PathBuf,
 }
 
 /// `spdflow check`.
@@ -225,7 +219,7 @@ pub(crate) struct LogArgs {
     /// Whose log; must name one instance: `decompose[seed=0]`.
     #[arg(value_name = "STAGE")]
     pub(crate) stage: String,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// Keep printing as the running stage writes.
@@ -242,12 +236,9 @@ pub(crate) struct ShowArgs {
     /// Only these stages.
     #[arg(value_name = "STAGE")]
     pub(crate) stages: Vec<String>,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Where the results appear.
-    #[arg(long, value_name = "DIR", default_value = "out")]
-    pub(crate) out: PathBuf,
 }
 
 /// `spdflow metrics`.
@@ -259,7 +250,7 @@ pub(crate) struct MetricsArgs {
     /// Only these stages.
     #[arg(value_name = "STAGE")]
     pub(crate) stages: Vec<String>,
-    /// The cache.
+    /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

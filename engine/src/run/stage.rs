@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -65,7 +66,7 @@ pub struct StageFailure {
     pub hint: Option<String>,
     /// Whether it is a mistake of spdflow rather than of the pipeline or the machine.
     pub is_bug: bool,
-    /// The stage's log, if it wrote one.
+    /// The stage's log, if it wrote to it.
     pub log: Option<PathBuf>,
 }
 
@@ -223,6 +224,8 @@ impl Session<'_> {
         let log_path = work.log_path();
         let log = File::options().create(true).append(true).open(&log_path);
         let log = log.map_err(CacheError::io("create", &log_path))?;
+        let written = || fs::metadata(&log_path).map_or(0, |metadata| metadata.len());
+        let written_before = written();
         self.listener.on_event(&Event::Started {
             instance: name.clone(),
             kind: info.name.to_owned(),
@@ -248,7 +251,13 @@ impl Session<'_> {
         let seconds = begin.elapsed().as_secs_f64();
 
         let failed = |message: String, hint: Option<String>, is_bug: bool| {
-            let log = fs::metadata(&log_path).is_ok_and(|metadata| metadata.len() > 0).then(|| log_path.clone());
+            let log = (written() > written_before).then(|| log_path.clone());
+            // Whoever looks into the log later finds the reason there; if it cannot be written, it was told all the same.
+            let hint_line = hint.as_ref().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            let _ = File::options()
+                .append(true)
+                .open(&log_path)
+                .and_then(|mut log| log.write_all(format!("error: {message}\n{hint_line}").as_bytes()));
             self.listener.on_event(&Event::Failed {
                 instance: name.clone(),
                 message: message.clone(),

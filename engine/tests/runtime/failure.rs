@@ -30,7 +30,8 @@ fn a_failure_ends_the_run_and_keeps_what_was_finished() {
     assert_eq!(failure.message, "the loss is NaN");
     assert_eq!(failure.hint.as_deref(), Some("lower the learning rate"));
     assert!(!failure.is_bug);
-    assert_eq!(fs::read_to_string(failure.log.as_ref().unwrap()).unwrap(), "about to break\n");
+    let log = "about to break\nerror: the loss is NaN\nhint: lower the learning rate\n";
+    assert_eq!(fs::read_to_string(failure.log.as_ref().unwrap()).unwrap(), log);
     assert!(!place.out().join("p/b").exists(), "nothing of a failed stage is visible");
     assert_eq!(place.run(&with_broken("fail", "")).outcome(0), Outcome::Cached);
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use spdflow_engine::cache::{Cache, CacheError, Digest};
@@ -24,7 +23,7 @@ pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     };
     let scope = store::scope(&pipeline, std::slice::from_ref(&args.stage), &[])?;
     let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, Path::new("out"), &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
     let id = &pipeline.instances[index].id;
     // The chosen instance is in its own scope.

@@ -1,7 +1,5 @@
 //! `spdflow metrics`: the headline numbers of a pipeline's stages.
 
-use std::path::Path;
-
 use spdflow_engine::workspace::Workspace;
 
 use super::store;
@@ -17,8 +15,7 @@ pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Fa
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
     let scope = store::scope(&pipeline, &args.stages, &[])?;
     let cache = store::open(&args.store)?;
-    // Numbers come from records; where results lie does not matter.
-    let workspace = Workspace::new(&cache, Path::new("out"), &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
     let mut table = Table::new(&["stage", "metric", ">value"]);
     let mut documents = Vec::new();

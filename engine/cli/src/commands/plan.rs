@@ -16,7 +16,7 @@ pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let pipeline = super::load(&args.pipeline)?;
     let scope = store::scope(&pipeline, &args.stages, &args.force)?;
     let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     print(&pipeline, &workspace, &scope, args.store.device, style)
 }
 

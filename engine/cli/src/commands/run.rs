@@ -28,7 +28,7 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let scope = store::scope(&pipeline, &args.stages, &args.force)?;
     let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     if args.dry_run {
         return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
     }

@@ -19,7 +19,7 @@ pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
     let scope = store::scope(&pipeline, &args.stages, &[])?;
     let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     let mut documents = Vec::new();
     let mut texts = Vec::new();

@@ -13,7 +13,7 @@ pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Fail
     let pipeline = super::load(&args.pipeline)?;
     let scope = store::scope(&pipeline, &args.stages, &[])?;
     let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.out, &pipeline);
+    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
     if style.json {
