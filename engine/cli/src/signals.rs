@@ -1,14 +1,19 @@
-//! Ctrl-C and termination: the first asks the stages to save their state and stop, the second ends the process.
+//! Ctrl-C and termination: the first asks the stages to save their state and stop, a second one ends the process.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator;
 use spdflow_engine::kind::StopFlag;
 
 use crate::failure::Exit;
+
+/// Signals this soon after the first are the same wish: `timeout` and some terminals signal a process and its group.
+const SAME_WISH: Duration = Duration::from_millis(500);
 
 /// The signals of one run.
 #[derive(Debug, Clone)]
@@ -24,15 +29,20 @@ impl Signals {
     /// # Errors
     /// What the system said when it refused.
     pub(crate) fn listen() -> io::Result<Self> {
-        let raised = Arc::new(AtomicBool::new(false));
-        let is_terminated = Arc::new(AtomicBool::new(false));
-        for (signal, exit) in [(SIGINT, Exit::Interrupted), (SIGTERM, Exit::Terminated)] {
-            // In this order: the first signal finds the flag down and raises it, the second finds it up and ends us.
-            flag::register_conditional_shutdown(signal, i32::from(exit.code()), Arc::clone(&raised))?;
-            flag::register(signal, Arc::clone(&raised))?;
-        }
-        flag::register(SIGTERM, Arc::clone(&is_terminated))?;
-        Ok(Self { stop: StopFlag::shared(raised), is_terminated })
+        let ours = Self { stop: StopFlag::new(), is_terminated: Arc::default() };
+        let mut incoming = iterator::Signals::new([SIGINT, SIGTERM])?;
+        let theirs = ours.clone();
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut first: Option<Instant> = None;
+            for signal in incoming.forever() {
+                theirs.is_terminated.fetch_or(signal == SIGTERM, Ordering::AcqRel);
+                theirs.stop.raise();
+                if first.get_or_insert_with(Instant::now).elapsed() > SAME_WISH {
+                    std::process::exit(i32::from(theirs.exit().code()));
+                }
+            }
+        })?;
+        Ok(ours)
     }
 
     /// Returns the exit code of a run that was stopped.

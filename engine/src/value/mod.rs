@@ -6,6 +6,7 @@
 
 mod access;
 mod de;
+mod json;
 mod path;
 mod ser;
 pub mod toml;

@@ -7,5 +7,6 @@ pub mod ci_table;
 pub mod components;
 pub mod json;
 pub mod metric_log;
+pub mod pipeline_style;
 pub mod tables;
 pub mod tensors;

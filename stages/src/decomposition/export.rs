@@ -41,6 +41,7 @@ pub struct DecompositionDescription {
     /// The decomposed matrices in canonical order.
     pub sites: Vec<SiteDescription>,
     /// The whole configuration, defaults filled in.
+    #[serde(with = "crate::artifact::pipeline_style")]
     pub params: DecomposeParams,
     /// The final numbers, by name.
     pub result: serde_json::Map<String, serde_json::Value>,
