@@ -317,11 +317,11 @@ fn plan_and_status_as_json() {
 fn show_tells_of_files_and_with_a_stage_of_everything() {
     let bench = bench();
     let nothing = "\
-target has no result: no earlier result
+target has no result yet: no earlier result
 
-decompose[seed=0] has no result: depends on what `target` makes
+decompose[seed=0] has no result yet: depends on what `target` makes
 
-decompose[seed=1] has no result: depends on what `target` makes
+decompose[seed=1] has no result yet: depends on what `target` makes
 ";
     bench.run(&["show", "small.toml"]).assert(0, nothing, "");
     events(&bench, &[]);

@@ -13,19 +13,18 @@ use spdflow_kernels::{ci_mlp, faithfulness, gelu, linear, mask, relu, squared_er
 
 use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
 use super::graph::DeviceResult;
+use super::pool::Pooled;
 
 type Grad = GradientBuffer<Cpu>;
 
 impl Buffers for Cpu {
-    type View = Rc<Vec<f32>>;
+    type View = Rc<Pooled>;
     type Buffer = Vec<f32>;
 
     fn view(array: &Array<Self>) -> Self::View {
         use dfdx::prelude::{HasShape, Shape};
         // Every array here was uploaded whole, so it is contiguous and `copy_into` copies in row-major order.
-        let mut data = vec![0.0; array.shape().num_elements()];
-        array.copy_into(&mut data);
-        Rc::new(data)
+        Rc::new(Pooled::filled_by(array.shape().num_elements(), |data| array.copy_into(data)))
     }
 
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
@@ -377,7 +376,7 @@ impl Kernels for Cpu {
         let mut sums = vec![0.0; components];
         importance_minimality::sums(u, weights.map(|w| &w[..]), constants, rows, &mut sums);
         let loss = importance_minimality::value(&sums, positions, constants);
-        Ok((self.upload(vec![loss as f32], (1, 1))?, Rc::new(sums)))
+        Ok((self.upload(vec![loss as f32], (1, 1))?, Rc::new(Pooled::from(sums))))
     }
 
     fn importance_minimality_backward(
@@ -496,15 +495,15 @@ fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
     }
 }
 
-fn network(weights: &[Rc<Vec<f32>>; 4]) -> ci_mlp::Weights<'_> {
+fn network(weights: &[Rc<Pooled>; 4]) -> ci_mlp::Weights<'_> {
     let [w1, b1, w2, b2] = weights;
     ci_mlp::Weights { w1, b1, w2, b2 }
 }
 
 fn weights_of<'a>(
-    w: &'a Rc<Vec<f32>>,
-    v: &'a Rc<Vec<f32>>,
-    u: &'a Rc<Vec<f32>>,
+    w: &'a Rc<Pooled>,
+    v: &'a Rc<Pooled>,
+    u: &'a Rc<Pooled>,
     (d_out, d_in): (usize, usize),
 ) -> faithfulness::Site<'a> {
     faithfulness::Site { w, v, u, d_in, d_out }

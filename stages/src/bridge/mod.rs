@@ -14,6 +14,7 @@ mod backend;
 mod cpu;
 mod graph;
 mod ops;
+mod pool;
 mod slot;
 
 pub use backend::{Array, Backend, Buffers, GradientBuffer, Kernels, SiteGradients, SiteViews};

@@ -131,6 +131,54 @@ impl SparseFeatures {
         Batch::dense(self.assemble(&draws, positions), n, positions)
     }
 
+    /// Returns [`SparseFeatures::batch`] with its all-zero rows counted, [`Batch::compact`], without making those rows.
+    ///
+    /// At low feature probabilities most of a batch's draws belong to rows that are entirely zero.
+    #[must_use]
+    pub fn compact_batch(&self, stream: Stream, positions: usize) -> Batch {
+        if self.generation.active().is_some() {
+            return self.batch(stream, positions).compact();
+        }
+        let all: Vec<u32> = (0..u32::try_from(positions).expect("a batch has fewer than 2^32 rows")).collect();
+        let n = self.n_features;
+        let mut active = vec![0.0; n * positions];
+        uniform(Stream { index: 1, ..stream }, n, &all, &mut active);
+        let probability = self.feature_probability as f32;
+        let mut is_active = vec![false; positions];
+        for feature in active.chunks(positions.max(1)) {
+            for (is_active, u) in is_active.iter_mut().zip(feature) {
+                *is_active |= *u < probability;
+            }
+        }
+        let mut rows: Vec<u32> = all.iter().copied().filter(|row| is_active[*row as usize]).collect();
+        // One zero row stands for all of them and is a row like any other until it is counted.
+        rows.extend(is_active.iter().position(|is_active| !is_active).map(|row| row as u32));
+        let draw = |index: u32| {
+            let mut out = vec![0.0; n * rows.len()];
+            uniform(Stream { index, ..stream }, n, &rows, &mut out);
+            out
+        };
+        let gathered =
+            active.chunks(positions.max(1)).flat_map(|feature| rows.iter().map(|row| feature[*row as usize]));
+        let draws = FeatureDraws {
+            value: draw(0),
+            active: gathered.collect(),
+            order: Vec::new(),
+            synced: (0..self.synced_inputs.len()).map(|group| draw(3 + group as u32)).collect(),
+        };
+        let input = self.assemble(&draws, rows.len());
+        // A feature may be active with the value zero: such rows are zero rows too.
+        let width = rows.len();
+        let is_zero = |row: usize| (0..n).all(|feature| input[feature * width + row] == 0.0);
+        let zeros = positions - (0..width).filter(|row| !is_zero(*row)).count();
+        if (0..width.saturating_sub(1)).any(is_zero) || zeros < 2 {
+            return self.batch(stream, positions).compact();
+        }
+        let mut counts = vec![1.0; width];
+        counts[width - 1] = zeros as f32;
+        Batch { input, features: n, rows, counts: Some(counts), positions }
+    }
+
     /// Returns the rows `[features, positions]` that the given draws make.
     ///
     /// # Panics
@@ -200,6 +248,25 @@ mod tests {
         // 80 000 coins at 0.1: standard deviation 85; four of them.
         assert!(active.abs_diff(8_000) < 340, "{active}");
         assert!(batch.input.iter().all(|x| (-1.0..=1.0).contains(x)));
+    }
+
+    #[test]
+    fn a_compact_batch_is_the_batch_compacted() {
+        let mut synced = features(Generation::AtLeastZeroActive);
+        synced.synced_inputs = vec![vec![0, 3]];
+        let always = SparseFeatures { feature_probability: 1.0, ..features(Generation::AtLeastZeroActive) };
+        let never = SparseFeatures { feature_probability: 0.0, ..always.clone() };
+        let all =
+            [features(Generation::AtLeastZeroActive), features(Generation::ExactlyTwoActive), synced, always, never];
+        for data in all {
+            for positions in [0, 1, 2, 17, 1000] {
+                assert_eq!(
+                    data.compact_batch(STREAM, positions),
+                    data.batch(STREAM, positions).compact(),
+                    "{data:?} {positions}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -109,8 +109,11 @@ impl Evaluator {
         for batch in 0..self.batches {
             let index =
                 u32::try_from(number * self.batches as u64 + batch as u64).expect("fewer than 2^32 evaluation batches");
-            let batch = self.data.batch(Purpose::EvaluationData.stream(self.seed, index, 0), self.batch_size);
-            let batch = if self.compact { batch.compact() } else { batch };
+            let stream = Purpose::EvaluationData.stream(self.seed, index, 0);
+            let batch = match self.compact {
+                true => self.data.compact_batch(stream, self.batch_size),
+                false => self.data.batch(stream, self.batch_size),
+            };
             let graph = Graph::detached(device);
             let leaves = Leaves(parameters.leaves(&graph)?);
             let mut draws = StreamDraws { seed: self.seed, step: index, evaluation: true, rows: &batch.rows };

@@ -33,7 +33,7 @@ pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure>
         }));
         texts.push(match record {
             Some(record) => text(instance, &record, &path, !args.stages.is_empty()),
-            None => format!("{} has no result: {}\n", instance.id, step.why),
+            None => format!("{} has no result yet: {}\n", instance.id, step.why),
         });
     }
     if style.json {
