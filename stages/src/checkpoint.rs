@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::StageError;
 
+use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::{self, Tensor, Tensors};
-use crate::metrics::MetricsLog;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Progress {
     /// Optimiser updates so far.
     pub updates: u64,
     /// The metrics recorded before that step.
-    pub metrics: MetricsLog,
+    pub metrics: MetricLog,
     /// Digest-free name of the tensor file.
     tensors: String,
 }
@@ -69,7 +69,7 @@ impl Checkpoints {
         &mut self,
         step: u64,
         updates: u64,
-        metrics: &MetricsLog,
+        metrics: &MetricLog,
         state: &[(String, Tensor)],
     ) -> Result<(), StageError> {
         let file = format!("{}-{step}.safetensors", self.name);
@@ -116,8 +116,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut checkpoints = Checkpoints::new(folder.path(), "run", Duration::ZERO);
         assert!(checkpoints.load().is_none() && checkpoints.is_due());
-        let mut metrics = MetricsLog::new();
-        metrics.record(3, "loss", 0.1 + 0.2);
+        let mut metrics = MetricLog::new();
+        metrics.push(3, "loss", 0.1 + 0.2);
         checkpoints.save(4, 4, &metrics, &state(1.5)).unwrap();
         checkpoints.save(9, 9, &metrics, &state(2.5)).unwrap();
         let (progress, tensors) = checkpoints.load().unwrap();
@@ -130,7 +130,7 @@ mod tests {
     fn a_damaged_checkpoint_counts_as_none() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut checkpoints = Checkpoints::new(folder.path(), "run", Duration::ZERO);
-        checkpoints.save(4, 4, &MetricsLog::new(), &state(1.0)).unwrap();
+        checkpoints.save(4, 4, &MetricLog::new(), &state(1.0)).unwrap();
         fs::write(folder.path().join("run-4.safetensors"), b"cut off").unwrap();
         assert!(checkpoints.load().is_none());
     }

@@ -11,7 +11,6 @@ pub mod decomposition;
 pub mod figure;
 pub mod importance;
 pub mod matrix;
-pub mod metrics;
 pub mod models;
 pub mod optimizer;
 pub mod pattern;

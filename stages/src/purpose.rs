@@ -32,6 +32,8 @@ pub enum Purpose {
     EvaluationOffset = 100,
     /// Batches for clustering and comparison.
     ProfileData = 30,
+    /// Starting points of k-means; the step is the restart.
+    Clustering = 31,
 }
 
 impl Purpose {

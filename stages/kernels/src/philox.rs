@@ -109,6 +109,14 @@ fn fill_group_body<const FUSED: bool>(key: [u32; 2], step: u32, group: u32, rows
     }
 }
 
+/// Returns number `index` of a stream, uniform in [0, 1) with 53 bits: for choices that are made one at a time.
+#[must_use]
+pub fn unit_f64(stream: Stream, index: u32) -> f64 {
+    let [high, low, ..] = block([index, u32::MAX, stream.step, 2], stream.key());
+    let word = u64::from(high) << 32 | u64::from(low);
+    (word >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 /// Fills `out` with standard normal numbers (Box–Muller in f64, so that every platform rounds alike).
 pub fn normal(stream: Stream, out: &mut [f32]) {
     let key = stream.key();
@@ -183,6 +191,16 @@ mod tests {
         ] {
             assert!(base.iter().zip(draw(other)).all(|(a, b)| *a != b), "{other:?}");
         }
+    }
+
+    #[test]
+    fn single_numbers_are_uniform_and_differ_from_each_other() {
+        let n = 20_000;
+        let numbers: Vec<f64> = (0..n).map(|index| unit_f64(STREAM, index)).collect();
+        let mean = numbers.iter().sum::<f64>() / f64::from(n);
+        // Standard error 0.29/sqrt(2e4) = 2e-3; four of them.
+        assert!((mean - 0.5).abs() < 8.2e-3 && numbers.iter().all(|x| (0.0..1.0).contains(x)), "{mean}");
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
     #[test]

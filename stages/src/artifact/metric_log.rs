@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::StageError;
 
 use super::tables::{self, Column};
 
 /// Numbers by step and name, in the order they were measured.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricLog {
     steps: Vec<i64>,
     names: Vec<String>,
@@ -21,7 +22,7 @@ impl MetricLog {
         Self::default()
     }
 
-    /// Adds a number.
+    /// Adds a number; `step` counts the updates made before it was measured.
     pub fn push(&mut self, step: u64, name: impl Into<String>, value: f64) {
         self.steps.push(i64::try_from(step).expect("steps are far below 2^63"));
         self.names.push(name.into());
@@ -61,7 +62,7 @@ impl MetricLog {
     /// Returns the last value of one metric.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<f64> {
-        self.series(name).last().map(|(_, value)| *value)
+        self.names.iter().rposition(|known| known == name).map(|at| self.values[at])
     }
 
     /// Writes the log to `path`.

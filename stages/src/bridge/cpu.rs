@@ -1,9 +1,9 @@
-//! The processor as a backend: views are shared copies of the data, kernels are called on slices.
+//! The kernels on the processor: every operation is a call on slices. Its memory is in `cpu_memory.rs`.
 
 use std::ops::Range;
 use std::rc::Rc;
 
-use dfdx::prelude::{Cpu, TensorFromVec};
+use dfdx::prelude::Cpu;
 use spdflow_kernels::adamw::{self, Update};
 use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask};
@@ -16,42 +16,6 @@ use super::graph::DeviceResult;
 use super::pool::Pooled;
 
 type Grad = GradientBuffer<Cpu>;
-
-impl Buffers for Cpu {
-    type View = Rc<Pooled>;
-    type Buffer = Vec<f32>;
-
-    fn view(array: &Array<Self>) -> Self::View {
-        use dfdx::prelude::{HasShape, Shape};
-        // Every array here was uploaded whole, so it is contiguous and `copy_into` copies in row-major order.
-        Rc::new(Pooled::filled_by(array.shape().num_elements(), |data| array.copy_into(data)))
-    }
-
-    fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
-        self.try_tensor_from_vec(data, shape)
-    }
-
-    fn download(view: &Self::View) -> Vec<f32> {
-        view.to_vec()
-    }
-
-    fn buffer(&self, data: Vec<f32>) -> DeviceResult<Self::Buffer, Self> {
-        Ok(data)
-    }
-
-    fn read_buffer(&self, buffer: &Self::Buffer) -> Vec<f32> {
-        buffer.clone()
-    }
-
-    fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        self.upload(buffer.clone(), shape)
-    }
-
-    fn read_gradient(gradient: &Grad) -> Vec<f32> {
-        gradient.to_vec()
-    }
-}
 
 impl Kernels for Cpu {
     fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Array<Self>, Self> {

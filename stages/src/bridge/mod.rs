@@ -12,6 +12,7 @@
 
 mod backend;
 mod cpu;
+mod cpu_memory;
 mod graph;
 mod ops;
 mod pool;

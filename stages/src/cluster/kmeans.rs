@@ -6,6 +6,9 @@
 //! same for any number of threads.
 
 use rayon::prelude::*;
+use spdflow_kernels::philox::{Stream, unit_f64};
+
+use crate::purpose::Purpose;
 
 /// Points in a space: row-major [n, dim].
 #[derive(Debug, Clone)]
@@ -111,7 +114,7 @@ pub fn kmeans(points: &Points, options: &Options) -> Clustering {
     let runs: Vec<(Vec<usize>, Restart)> = (0..options.n_init)
         .into_par_iter()
         .map(|restart| {
-            let start = plus_plus(points, options.n_clusters, &mut Draws::new(options.seed, restart as u64));
+            let start = plus_plus(points, options.n_clusters, &mut Draws::new(options.seed, restart as u32));
             lloyd(points, start, options.max_iterations, tolerance)
         })
         .collect();
@@ -288,29 +291,22 @@ fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
-/// Uniform numbers that depend on (seed, restart, index) alone: SplitMix64's finaliser over a counter.
+/// The random choices of one restart, in order.
 struct Draws {
-    key: u64,
-    index: u64,
+    stream: Stream,
+    index: u32,
 }
 
 impl Draws {
-    fn new(seed: u64, restart: u64) -> Self {
-        Self { key: mix(mix(seed).wrapping_add(restart)), index: 0 }
+    fn new(seed: u64, restart: u32) -> Self {
+        Self { stream: Purpose::Clustering.stream(seed, restart, 0), index: 0 }
     }
 
     /// Returns the next number in [0, 1).
     fn next(&mut self) -> f64 {
         self.index += 1;
-        let word = mix(self.key.wrapping_add(self.index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-        (word >> 11) as f64 / (1_u64 << 53) as f64
+        unit_f64(self.stream, self.index)
     }
-}
-
-fn mix(word: u64) -> u64 {
-    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use super::loss::LossConfig;
 use super::model::{ComponentModel, Leaves};
 use super::probe::probe;
 use super::step::{Step, StepSettings};
+use crate::artifact::metric_log::MetricLog;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::data::SparseFeatures;
-use crate::metrics::MetricsLog;
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::solution::TargetSolution;
@@ -76,7 +76,7 @@ impl Evaluator {
         parameters: &Parameters<D>,
         (step, number): (u64, u64),
         progress: f64,
-        log: &mut MetricsLog,
+        log: &mut MetricLog,
     ) -> Result<(), StageError> {
         let failed = |error: D::Err| StageError::failed(format!("evaluation: {error:?}"));
         self.measure_losses(device, model, parameters, (step, number), progress, log).map_err(failed)?;
@@ -87,7 +87,7 @@ impl Evaluator {
                 .error(sites)
                 .map_err(|(site, error)| StageError::failed(format!("expected solution of site `{site}`: {error}")))?;
             for (name, value) in error.metrics() {
-                log.record(step, format!("eval/{name}"), value);
+                log.push(step, format!("eval/{name}"), value);
             }
         }
         Ok(())
@@ -100,7 +100,7 @@ impl Evaluator {
         parameters: &Parameters<D>,
         (step, number): (u64, u64),
         progress: f64,
-        log: &mut MetricsLog,
+        log: &mut MetricLog,
     ) -> DeviceResult<(), D> {
         let settings = StepSettings { progress, ..self.settings };
         let mut accumulators: Vec<Accumulator> =
@@ -135,14 +135,10 @@ impl Evaluator {
             }
         }
         for (loss, accumulator) in self.losses.iter().zip(&accumulators) {
-            log.record(step, format!("eval/loss/{}", loss.class()), accumulator.value());
+            log.push(step, format!("eval/loss/{}", loss.class()), accumulator.value());
         }
         for (site, l0) in model.sites().iter().zip(&l0) {
-            log.record(
-                step,
-                format!("eval/l0/{:?}_{}", self.alive_threshold, site.plan.name),
-                l0 / self.batches as f64,
-            );
+            log.push(step, format!("eval/l0/{:?}_{}", self.alive_threshold, site.plan.name), l0 / self.batches as f64);
         }
         Ok(())
     }

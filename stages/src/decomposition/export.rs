@@ -6,16 +6,16 @@ use spdflow_engine::kind::{InputArtifact, StageContext, StageError, Summary};
 
 use super::config::DecomposeParams;
 use super::model::{ComponentModel, Leaves, component_key};
-use super::probe::{SiteProbe, by_row, probe};
+use super::probe::{by_row, probe};
 use super::run::build;
+use crate::artifact::ci_table::CiTable;
 use crate::artifact::json;
-use crate::artifact::tables::{self, Column};
+use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::{self, Tensor, Tensors};
 use crate::bridge::{Backend, Graph};
 use crate::data::SparseFeatures;
 use crate::importance::ImportanceSource;
 use crate::matrix::Matrix;
-use crate::metrics::MetricsLog;
 use crate::models::TargetConfig;
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
@@ -79,7 +79,7 @@ pub fn write<D: Backend>(
     (model, parameters): (&ComponentModel<D>, &Parameters<D>),
     target_state: &Tensors,
     description: &DecompositionDescription,
-    metrics: &MetricsLog,
+    metrics: &MetricLog,
     context: &StageContext<'_>,
     summary: &mut Summary,
 ) -> Result<(), StageError> {
@@ -95,7 +95,7 @@ pub fn write<D: Backend>(
     summary.file(METRICS_FILE, "parquet", "losses, L0, gradient norms and evaluations by step");
     let probes = probe(device, model, parameters, description.target.n_features())
         .map_err(|error| StageError::failed(format!("{error:?}")))?;
-    write_probe(&out.join(CI_FILE), &probes)?;
+    CiTable { sites: probes }.write(&out.join(CI_FILE))?;
     summary.file(CI_FILE, "parquet", "causal importances with one feature active at 0.75, for each feature");
     Ok(())
 }
@@ -118,34 +118,6 @@ fn state<D: Backend>(
         }
     }
     state
-}
-
-fn write_probe(path: &std::path::Path, probes: &[SiteProbe]) -> Result<(), StageError> {
-    let (mut sites, mut inputs, mut components) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut lower, mut upper, mut pre_sigmoid) = (Vec::new(), Vec::new(), Vec::new());
-    for probe in probes {
-        for input in 0..probe.lower.rows() {
-            for component in 0..probe.lower.cols() {
-                sites.push(probe.site.clone());
-                inputs.push(input as i32);
-                components.push(component as i32);
-                lower.push(probe.lower.at(input, component));
-                upper.push(probe.upper.at(input, component));
-                pre_sigmoid.push(probe.pre_sigmoid.at(input, component));
-            }
-        }
-    }
-    tables::write(
-        path,
-        &[
-            ("site", Column::Text(sites)),
-            ("input", Column::Int32(inputs)),
-            ("component", Column::Int32(components)),
-            ("lower", Column::Float32(lower)),
-            ("upper", Column::Float32(upper)),
-            ("pre_sigmoid", Column::Float32(pre_sigmoid)),
-        ],
-    )
 }
 
 /// A decomposition read from its artifact.

@@ -7,9 +7,9 @@ use super::config::DecomposeParams;
 use super::export::{DecompositionDescription, SiteDescription, matrices, write};
 use super::model::ComponentModel;
 use super::run::{Finished, run};
+use crate::artifact::metric_log::MetricLog;
 use crate::bridge::Backend;
 use crate::data::SparseFeatures;
-use crate::metrics::MetricsLog;
 use crate::models::{LoadedTarget, TargetConfig};
 use crate::optimizer::parameters::Parameters;
 use crate::solution::{significant_subnets, subnet_sizes, tms_geometry};
@@ -101,7 +101,7 @@ fn headline<D: Backend>(
     model: &ComponentModel<D>,
     parameters: &Parameters<D>,
     params: &DecomposeParams,
-    metrics: &MetricsLog,
+    metrics: &MetricLog,
 ) -> Vec<(String, f64)> {
     let mut numbers = vec![("loss".to_owned(), metrics.last("train/loss/total").unwrap_or(f64::NAN))];
     let mut copy = |to: &str, from: &str| {

@@ -4,6 +4,7 @@ use spdflow_kernels::faithfulness::transpose;
 
 use super::causal_importance::Importance;
 use super::model::{ComponentModel, Leaves};
+use crate::artifact::ci_table::SiteCi;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::matrix::Matrix;
 use crate::optimizer::parameters::Parameters;
@@ -11,20 +12,7 @@ use crate::optimizer::parameters::Parameters;
 /// The value of the one active feature.
 pub const PROBE_INPUT: f32 = 0.75;
 
-/// One site's causal importances, each `[n_features, C]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SiteProbe {
-    /// The site's name.
-    pub site: String,
-    /// For masks, L0 and pictures.
-    pub lower: Matrix,
-    /// For importance minimality.
-    pub upper: Matrix,
-    /// The network's output.
-    pub pre_sigmoid: Matrix,
-}
-
-/// Returns every site's causal importances when feature i alone is active with value 0.75, for each i.
+/// Returns every site's causal importances `[n_features, C]` when feature i alone is active with value 0.75, for each i.
 ///
 /// Sampling is continuous, whatever the run's: no noise enters.
 ///
@@ -35,7 +23,7 @@ pub fn probe<D: Backend>(
     model: &ComponentModel<D>,
     parameters: &Parameters<D>,
     n_features: usize,
-) -> DeviceResult<Vec<SiteProbe>, D> {
+) -> DeviceResult<Vec<SiteCi>, D> {
     let mut input = vec![0.0; n_features * n_features];
     input.iter_mut().step_by(n_features + 1).for_each(|x| *x = PROBE_INPUT);
     let graph = Graph::detached(device);
@@ -43,22 +31,15 @@ pub fn probe<D: Backend>(
     let input = graph.upload(input, (n_features, n_features))?;
     let clean = model.clean_pass(&graph, &leaves, &input)?;
     let importances = model.importances(&graph, &leaves, &clean, None)?;
-    Ok(model
-        .sites()
-        .iter()
-        .zip(importances)
-        .map(|(site, importance)| SiteProbe::new(&site.plan.name, &importance))
-        .collect())
+    Ok(model.sites().iter().zip(importances).map(|(site, importance)| site_ci(&site.plan.name, &importance)).collect())
 }
 
-impl SiteProbe {
-    fn new<D: Backend>(site: &str, importance: &Importance<D>) -> Self {
-        Self {
-            site: site.to_owned(),
-            lower: by_row(&importance.lower),
-            upper: by_row(&importance.upper),
-            pre_sigmoid: by_row(&importance.pre_sigmoid),
-        }
+fn site_ci<D: Backend>(site: &str, importance: &Importance<D>) -> SiteCi {
+    SiteCi {
+        site: site.to_owned(),
+        lower: by_row(&importance.lower),
+        upper: by_row(&importance.upper),
+        pre_sigmoid: by_row(&importance.pre_sigmoid),
     }
 }
 

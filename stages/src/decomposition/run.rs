@@ -9,11 +9,11 @@ use super::model::ComponentModel;
 use super::site::plan;
 use super::step::StepSettings;
 use super::trainer::{ClipNorms, StepReport, Trainer, unobserved};
+use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensors;
 use crate::bridge::Backend;
 use crate::checkpoint::Checkpoints;
 use crate::data::SparseFeatures;
-use crate::metrics::MetricsLog;
 use crate::models::{TargetConfig, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
@@ -23,7 +23,7 @@ pub struct Finished<D: Backend> {
     /// The model and its parameters.
     pub trainer: Trainer<D>,
     /// Everything recorded on the way.
-    pub metrics: MetricsLog,
+    pub metrics: MetricLog,
 }
 
 /// Steps between two reports of progress.
@@ -94,7 +94,7 @@ pub fn run<D: Backend>(
         Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings);
     let evaluator = Evaluator::new(params, data, settings, compact);
     let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
-    let mut metrics = MetricsLog::new();
+    let mut metrics = MetricLog::new();
     let first = match checkpoints.load() {
         Some((progress, tensors)) => {
             trainer.parameters.restore(&tensors, progress.updates)?;
@@ -149,38 +149,38 @@ pub fn run<D: Backend>(
 fn warm_up<D: Backend>(
     trainer: &mut Trainer<D>,
     params: &DecomposeParams,
-    metrics: &mut MetricsLog,
+    metrics: &mut MetricLog,
 ) -> Result<(), D::Err> {
     let warmup = &params.faithfulness_warmup;
     for step in 0..warmup.steps {
         let loss = trainer.warmup_step(warmup.lr, warmup.weight_decay)?;
         if step % 100 == 0 || step + 1 == warmup.steps {
-            metrics.record(step, "warmup/loss/FaithfulnessLoss", loss);
+            metrics.push(step, "warmup/loss/FaithfulnessLoss", loss);
         }
     }
     trainer.parameters.reset_optimizer()
 }
 
 /// Records a logged step under the names of the reference (spec section 6.7).
-fn record<D: Backend>(trainer: &Trainer<D>, step: u64, report: &StepReport, metrics: &mut MetricsLog) {
+fn record<D: Backend>(trainer: &Trainer<D>, step: u64, report: &StepReport, metrics: &mut MetricLog) {
     for loss in &report.losses {
-        metrics.record(step, format!("train/loss/{}", loss.class), loss.value);
+        metrics.push(step, format!("train/loss/{}", loss.class), loss.value);
     }
-    metrics.record(step, "train/loss/total", report.total);
+    metrics.push(step, "train/loss/total", report.total);
     let Some(details) = &report.details else { return };
     for (site, l0) in trainer.model.sites().iter().zip(&details.l0) {
-        metrics.record(step, format!("train/l0/{}", site.plan.name), *l0);
+        metrics.push(step, format!("train/l0/{}", site.plan.name), *l0);
     }
     let (components, networks) = trainer.model.parameter_groups(&trainer.parameters);
     for (parameter, norm) in trainer.parameters.iter().zip(&details.gradient_norms) {
         let name = parameter.name.replacen("_components.", "components/", 1).replacen("_ci_fns.", "ci_fns/", 1);
-        metrics.record(step, format!("train/grad_norms/{name}"), *norm);
+        metrics.push(step, format!("train/grad_norms/{name}"), *norm);
     }
     let total =
         |range: std::ops::Range<usize>| details.gradient_norms[range].iter().map(|norm| norm * norm).sum::<f64>();
     let (components, networks) = (total(components), total(networks));
-    metrics.record(step, "train/grad_norms/summary/components", components.sqrt());
-    metrics.record(step, "train/grad_norms/summary/ci_fns", networks.sqrt());
-    metrics.record(step, "train/grad_norms/summary/total", (components + networks).sqrt());
-    metrics.record(step, "train/schedules/lr", report.learning_rate);
+    metrics.push(step, "train/grad_norms/summary/components", components.sqrt());
+    metrics.push(step, "train/grad_norms/summary/ci_fns", networks.sqrt());
+    metrics.push(step, "train/grad_norms/summary/total", (components + networks).sqrt());
+    metrics.push(step, "train/schedules/lr", report.learning_rate);
 }

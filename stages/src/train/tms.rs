@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{Device, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 use spdflow_kernels::philox::{Stream, block, normal, uniform};
 
+use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::artifact::{json, tensors};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
@@ -19,7 +20,6 @@ use crate::checkpoint::Checkpoints;
 use crate::data::{Batch, Generation, SparseFeatures};
 use crate::figure::tms::{cosine_similarity_distribution, feature_representation, polygon};
 use crate::matrix::Matrix;
-use crate::metrics::MetricsLog;
 use crate::models::{DESCRIPTION_FILE, TargetConfig, TargetDescription, Tms, TmsConfig, WEIGHTS_FILE, run_plain};
 use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
 use crate::optimizer::schedule::Schedule;
@@ -225,7 +225,7 @@ const REPORT_EVERY: u64 = 50;
 /// One finished run.
 struct Trained {
     state: Vec<(String, Tensor)>,
-    metrics: MetricsLog,
+    metrics: MetricLog,
     final_loss: f64,
 }
 
@@ -346,7 +346,7 @@ fn train_once<D: Backend>(
     let seed = params.restart_seed(k);
     let mut run = Run::new(device, params, seed).map_err(failed)?;
     let mut checkpoints = Checkpoints::new(context.scratch_dir, &format!("restart{k}"), context.checkpoint_every);
-    let mut metrics = MetricsLog::new();
+    let mut metrics = MetricLog::new();
     let mut first = 0;
     if let Some((progress, tensors)) = checkpoints.load() {
         run.parameters.restore(&tensors, progress.updates)?;
@@ -370,7 +370,7 @@ fn train_once<D: Backend>(
         let batch = data.batch(Purpose::TargetData.stream(seed, at, 0), params.batch_size);
         let loss = run.update(&batch, params.lr.value(step, params.steps)).map_err(failed)?;
         if step % params.log_every == 0 {
-            metrics.record(step, "train/loss", loss);
+            metrics.push(step, "train/loss", loss);
         }
         let finished = done.fetch_add(1, Ordering::Relaxed) + 1;
         if finished.is_multiple_of(REPORT_EVERY) {
@@ -386,7 +386,7 @@ fn train_once<D: Backend>(
         let batch = data.batch(Purpose::TargetEvaluation.stream(params.seed, batch, 0), params.batch_size);
         final_loss += run.loss_on(&batch).map_err(failed)? / f64::from(FINAL_BATCHES);
     }
-    metrics.record(params.steps, "eval/loss", final_loss);
+    metrics.push(params.steps, "eval/loss", final_loss);
     Ok(Trained { state: run.state(), metrics, final_loss })
 }
 

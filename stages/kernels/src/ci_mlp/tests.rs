@@ -1,3 +1,5 @@
+//! The private networks against their formula in f64, and by finite differences.
+
 use super::*;
 use crate::testing::{assert_close, erf_gelu, slopes, values, wide};
 

@@ -1,3 +1,5 @@
+//! The known values of the method, and gradients by finite differences.
+
 use super::*;
 use crate::testing::{assert_close, slopes};
 

@@ -1,3 +1,5 @@
+//! The three products against f64.
+
 use super::*;
 use crate::testing::{assert_close, values, wide};
 

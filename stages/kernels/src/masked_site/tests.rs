@@ -1,3 +1,5 @@
+//! Masked sites against the formula with the weight difference written out.
+
 use super::*;
 use crate::testing::{assert_close, slopes, values, wide};
 

@@ -1,3 +1,5 @@
+//! Values and gradients of every squashing function.
+
 use super::*;
 
 const X: [f32; 6] = [-2.0, -0.5, 0.0, 0.3, 1.0, 1.7];
