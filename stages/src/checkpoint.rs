@@ -23,7 +23,7 @@ pub struct Progress {
     pub updates: u64,
     /// The metrics recorded before that step.
     pub metrics: MetricLog,
-    /// Digest-free name of the tensor file.
+    /// The name of the tensor file.
     tensors: String,
 }
 

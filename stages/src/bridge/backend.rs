@@ -156,7 +156,7 @@ pub trait Kernels: Buffers {
         grad_x: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
 
-    /// `scale · x + offset_scale · y`, elementwise; the gradient goes to x only.
+    /// `scale · x + y_scale · y`, elementwise; the gradient goes to x only.
     fn blend(
         &self,
         x: &Self::View,

@@ -5,9 +5,10 @@
 //! one tape entry for what would be a dozen stock operations. All method code is generic over [`Backend`] and never
 //! sees a slice.
 //!
-//! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` implements it).
+//! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and `cpu_memory.rs` implement
+//!   them).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
-//! * `slot.rs`: gradient buffers with their shapes erased.
+//! * `slot.rs`: gradient buffers with their shapes erased; `pool.rs`: memory that views use again.
 //! * `ops/`: the operations as methods of [`Graph`].
 
 mod backend;
@@ -18,6 +19,6 @@ mod ops;
 mod pool;
 mod slot;
 
-pub use backend::{Array, Backend, Buffers, GradientBuffer, Kernels, SiteGradients, SiteViews};
+pub use backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
 pub use graph::{DeviceResult, Graph, Var};
 pub use ops::{MaskInput, SiteInputs};
