@@ -82,11 +82,6 @@ def check_target(folder):
     return f"{len(tensors)} tensors, loss {description['result']['loss']:.6f}"
 
 
-def one_kind(choice):
-    """Splits `{"mlp": {…}}` into the choice's name and fields; a choice without fields is its name."""
-    return (choice, {}) if isinstance(choice, str) else next(iter(choice.items()))
-
-
 def network_shapes(kind, hidden, d_in, components):
     """The layers of a causal-importance network; odd layers are activations and hold nothing."""
     sizes = {"mlp": [1, *hidden, 1], "vector_mlp": [d_in, *hidden, 1], "shared_mlp": [d_in, *hidden, components]}[kind]
@@ -119,7 +114,8 @@ def importance_logits(kind, network, x, v):
 def check_decomposition(folder, faithful_within):
     description = read_json(folder / "decomposition.json")
     params, config = description["params"], description["target"]["config"]
-    kind, network_config = one_kind(params["causal_importance"])
+    network_config = params["causal_importance"]
+    kind = network_config["kind"]
     shapes = {f"target_model.{name}": shape for name, shape in target_shapes(config).items()}
     for site in description["sites"]:
         key, c = site["name"].replace(".", "-"), site["C"]
