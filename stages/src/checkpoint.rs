@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use spdflow_engine::kind::StageError;
+use spdflow_engine::kind::{StageContext, StageError};
 
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::{self, Tensor, Tensors};
+use crate::bridge::Backend;
+use crate::optimizer::parameters::Parameters;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +61,24 @@ impl Checkpoints {
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.last.elapsed() >= self.every
+    }
+
+    /// Saves the state before `step` if the user wants to stop or a save is due.
+    ///
+    /// # Errors
+    /// [`StageError::Interrupted`] after saving when the user wants to stop; else as [`Checkpoints::save`].
+    pub fn keep<D: Backend>(
+        &mut self,
+        context: &StageContext<'_>,
+        step: u64,
+        parameters: &Parameters<D>,
+        metrics: &MetricLog,
+    ) -> Result<(), StageError> {
+        let stop = context.should_stop();
+        if stop || self.is_due() {
+            self.save(step, parameters.updates(), metrics, &parameters.checkpoint())?;
+        }
+        if stop { Err(StageError::Interrupted) } else { Ok(()) }
     }
 
     /// Saves the state before `step`.

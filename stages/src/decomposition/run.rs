@@ -108,13 +108,7 @@ pub fn run<D: Backend>(
         }
     };
     for step in first..=params.steps {
-        if context.should_stop() {
-            checkpoints.save(step, trainer.parameters.updates(), &metrics, &trainer.parameters.checkpoint())?;
-            return Err(StageError::Interrupted);
-        }
-        if checkpoints.is_due() {
-            checkpoints.save(step, trainer.parameters.updates(), &metrics, &trainer.parameters.checkpoint())?;
-        }
+        checkpoints.keep(context, step, &trainer.parameters, &metrics)?;
         if step % params.evaluation.every == 0 || step == params.steps {
             let progress = step as f64 / params.steps.max(1) as f64;
             let number = step.div_ceil(params.evaluation.every);

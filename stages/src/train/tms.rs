@@ -358,13 +358,7 @@ fn train_once<D: Backend>(
     let data = params.data();
     let total = params.steps * u64::from(params.restarts);
     for step in first..params.steps {
-        if context.should_stop() {
-            checkpoints.save(step, run.parameters.updates(), &metrics, &run.parameters.checkpoint())?;
-            return Err(StageError::Interrupted);
-        }
-        if checkpoints.is_due() {
-            checkpoints.save(step, run.parameters.updates(), &metrics, &run.parameters.checkpoint())?;
-        }
+        checkpoints.keep(context, step, &run.parameters, &metrics)?;
         let at = u32::try_from(step)
             .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
         let batch = data.batch(Purpose::TargetData.stream(seed, at, 0), params.batch_size);
