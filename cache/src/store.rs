@@ -21,8 +21,10 @@ pub struct Cache {
     root: PathBuf,
     folder: File,
     unflushed: AtomicBool,
-    counter: AtomicU64,
 }
+
+// Of the process: it may open one folder several times.
+static NAMES_GIVEN: AtomicU64 = AtomicU64::new(0);
 
 impl Cache {
     /// Opens the cache in `root`, creating it if nothing or an empty folder is there.
@@ -44,22 +46,26 @@ impl Cache {
         // Absolute, so that the cache stays where it is if the program changes its folder.
         let root = root.canonicalize().map_err(CacheError::io("read", root))?;
         let folder = File::open(&root).map_err(CacheError::io("read", &root))?;
-        let cache = Self { root, folder, unflushed: AtomicBool::new(false), counter: AtomicU64::new(0) };
+        let cache = Self { root, folder, unflushed: AtomicBool::new(false) };
         let version = cache.root.join("VERSION");
-        match fs::read(&version) {
-            Ok(bytes) => cache.check_version(&version, &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => cache.create(&version)?,
-            Err(error) => return Err(CacheError::io("read", &version)(error)),
+        if !cache.check_version(&version)? {
+            cache.create(&version)?;
         }
         Ok(cache)
     }
 
-    fn check_version(&self, file: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-        let text = String::from_utf8_lossy(bytes);
+    /// Returns whether there is a version at all.
+    fn check_version(&self, file: &Path) -> Result<bool, CacheError> {
+        let bytes = match fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(CacheError::io("read", file)(error)),
+        };
+        let text = String::from_utf8_lossy(&bytes);
         let found = text.lines().next().unwrap_or_default().trim();
         let number = found.strip_prefix(VERSION_WORD).and_then(|rest| rest.trim().parse::<u32>().ok());
         match number {
-            Some(CACHE_FORMAT) => Ok(()),
+            Some(CACHE_FORMAT) => Ok(true),
             Some(newer) if newer > CACHE_FORMAT => Err(CacheError::Newer { path: self.root.clone(), found: newer }),
             _ => Err(CacheError::BadVersion { path: file.to_owned(), found: found.chars().take(60).collect() }),
         }
@@ -70,6 +76,10 @@ impl Cache {
         for entry in fs::read_dir(&self.root).map_err(CacheError::io("read", &self.root))? {
             let name = entry.map_err(CacheError::io("read", &self.root))?.file_name();
             if !FOLDERS.iter().any(|known| OsStr::new(known) == name) && name != ".gitignore" {
+                // Another process may have finished the creation in between, and filled the cache.
+                if self.check_version(version)? {
+                    return Ok(());
+                }
                 let found = name.to_string_lossy().into_owned();
                 return Err(CacheError::Foreign { path: self.root.clone(), found });
             }
@@ -128,7 +138,7 @@ impl Cache {
 
     /// Returns a path in `tmp/` that nobody else uses.
     pub(crate) fn temporary(&self) -> PathBuf {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let number = NAMES_GIVEN.fetch_add(1, Ordering::Relaxed);
         let nanoseconds = crate::Stamp::now();
         self.root.join("tmp").join(format!("{}-{nanoseconds:x}-{number}", std::process::id()))
     }
@@ -179,7 +189,7 @@ impl Cache {
     pub(crate) fn quarantine(&self, path: &Path) -> Result<PathBuf, CacheError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let number = NAMES_GIVEN.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{parent}{name}.{}-{:x}-{number}", std::process::id(), crate::Stamp::now());
         let target = self.root.join("quarantine").join(unique);
         match fs::rename(path, &target) {
@@ -230,6 +240,19 @@ mod tests {
         fs::create_dir(dir.path().join("blobs")).unwrap();
         Cache::open(dir.path()).unwrap();
         assert!(dir.path().join("VERSION").is_file());
+    }
+
+    #[test]
+    fn many_may_create_the_cache_at_once() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("cache");
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| Cache::open(&root).unwrap());
+                }
+            });
+        }
     }
 
     #[test]

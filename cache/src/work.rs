@@ -76,7 +76,11 @@ impl Cache {
         let path = folder.join("lock");
         let mut pause = Duration::from_millis(2);
         loop {
-            fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
+            match fs::create_dir_all(&folder) {
+                // Its last holder removed it while we looked whether it is a folder.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !folder.is_file() => continue,
+                created => created.map_err(CacheError::io("create", &folder))?,
+            }
             let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
             let mut file = match opened {
                 Ok(file) => file,

@@ -19,7 +19,6 @@ use crate::machine::host;
 pub(crate) struct OutputRoot {
     path: PathBuf,
     prefix: String,
-    counter: AtomicU64,
 }
 
 /// What became of putting a result in place.
@@ -38,11 +37,14 @@ pub(crate) enum Placed {
 
 const PARTIAL: &str = ".partial-";
 
+// Of the process and not of a root: several roots of one process may lie in the same folder.
+static NAMES_GIVEN: AtomicU64 = AtomicU64::new(0);
+
 impl OutputRoot {
     /// Returns the output folder `path`, which need not exist.
     pub(crate) fn new(path: PathBuf) -> Self {
         let prefix = format!("{PARTIAL}{}-{}", host(), std::process::id());
-        Self { path, prefix, counter: AtomicU64::new(0) }
+        Self { path, prefix }
     }
 
     /// Returns the folder.
@@ -93,7 +95,7 @@ impl OutputRoot {
     }
 
     fn fresh_name(&self) -> PathBuf {
-        self.path.join(format!("{}-{}", self.prefix, self.counter.fetch_add(1, Ordering::Relaxed)))
+        self.path.join(format!("{}-{}", self.prefix, NAMES_GIVEN.fetch_add(1, Ordering::Relaxed)))
     }
 
     // A folder cannot be renamed over one that is not empty, so the old one steps aside. Another process may put the

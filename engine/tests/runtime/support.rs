@@ -51,6 +51,7 @@ const INPUTS: &[InputSlot] =
 
 static SUM: KindInfo = info("test.sum");
 static SLOW: KindInfo = info("test.slow");
+static GATED: KindInfo = info("test.gated");
 static BROKEN: KindInfo = info("test.broken");
 static VANDAL: KindInfo = info("test.vandal");
 
@@ -63,6 +64,11 @@ pub fn sum() -> Arc<dyn StageKind> {
 /// Takes `steps` steps of `milliseconds` each, with checkpoints; the result depends on every step.
 pub fn slow() -> Arc<dyn StageKind> {
     Arc::new(TestKind { info: &SLOW, run: run_slow })
+}
+
+/// Waits until the file `gate` exists.
+pub fn gated() -> Arc<dyn StageKind> {
+    Arc::new(TestKind { info: &GATED, run: run_gated })
 }
 
 /// Goes wrong in the way `how` says, unless the file `unless` exists.
@@ -152,6 +158,18 @@ fn run_slow(params: &Value, context: &StageContext<'_>) -> Result<Summary, Stage
         }
     }
     result(context, state)
+}
+
+fn run_gated(params: &Value, context: &StageContext<'_>) -> Result<Summary, StageError> {
+    let gate = Path::new(text(params, "gate"));
+    let begin = Instant::now();
+    while !gate.exists() {
+        if begin.elapsed() > Duration::from_secs(60) {
+            return Err(StageError::failed("nobody opened the gate"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    result(context, 1)
 }
 
 fn run_broken(params: &Value, context: &StageContext<'_>) -> Result<Summary, StageError> {
@@ -263,14 +281,24 @@ impl Place {
     }
 
     pub fn run_with(&self, pipeline: &Pipeline, options: &RunOptions) -> Report {
+        self.run_watched(pipeline, options, |_| ())
+    }
+
+    /// As [`Place::run_with`]; `watch` is called at every event.
+    pub fn run_watched(
+        &self,
+        pipeline: &Pipeline,
+        options: &RunOptions,
+        watch: impl Fn(&Event) + Send + Sync,
+    ) -> Report {
         let cache = self.cache();
         let workspace = Workspace::new(&cache, &self.out(), pipeline);
-        let listener = Recorder::default();
+        let listener = Recorder { events: Mutex::default(), watch };
         let summary = run(pipeline, &workspace, options, &Local, &listener).unwrap();
         let names = |index: usize| pipeline.instances[index].id.to_string();
         let outcomes =
             summary.results.iter().map(|result| format!("{} {}", names(result.index), result.outcome.word())).collect();
-        Report { outcomes, events: listener.0.into_inner().unwrap(), summary }
+        Report { outcomes, events: listener.events.into_inner().unwrap(), summary }
     }
 
     pub fn plan(&self, pipeline: &Pipeline, scope: &Scope) -> Plan {
@@ -337,12 +365,15 @@ impl Report {
     }
 }
 
-#[derive(Default)]
-pub struct Recorder(pub Mutex<Vec<Event>>);
+struct Recorder<F> {
+    events: Mutex<Vec<Event>>,
+    watch: F,
+}
 
-impl Listener for Recorder {
+impl<F: Fn(&Event) + Send + Sync> Listener for Recorder<F> {
     fn on_event(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
+        self.events.lock().unwrap().push(event.clone());
+        (self.watch)(event);
     }
 }
 
