@@ -16,7 +16,7 @@ mod tms_geometry;
 
 pub use distance::{SolutionError, dense_distance, identity_distance};
 pub use neuron_contributions::{
-    NeuronContributions, ResidLayer, correlation, neuron_contributions, target_contributions,
+    NeuronContributions, ResidLayer, correlation, model_contributions, neuron_contributions, target_contributions,
 };
 pub use ownership::{OTHERS_BELOW, OWNED_ABOVE, active_components, features_with_own_component};
 pub use permutation::{Assignment, dense_permutation, identity_permutation};
