@@ -14,7 +14,7 @@ use spdflow_stages::decomposition::loss::{
 use spdflow_stages::decomposition::model::ComponentModel;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
 use spdflow_stages::decomposition::site::{SitePattern, plan};
-use spdflow_stages::models::{TargetConfig, TmsConfig};
+use spdflow_stages::models::{Activation, ResidMlpConfig, TargetConfig, TmsConfig};
 use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::support::{Case, Entries, number};
@@ -57,8 +57,21 @@ pub fn target_config(target: &Value) -> Option<TargetConfig> {
             n_hidden_layers: count("n_hidden_layers"),
             tied_weights: config["tied_weights"].as_bool().unwrap_or(false),
         })),
+        "ResidMLP" => Some(TargetConfig::ResidMlp(ResidMlpConfig {
+            n_features: count("n_features"),
+            d_embed: count("d_embed"),
+            d_mlp: count("d_mlp"),
+            n_layers: count("n_layers"),
+            act_fn: activation(&config["act_fn_name"]),
+            in_bias: config["in_bias"].as_bool().unwrap_or(false),
+            out_bias: config["out_bias"].as_bool().unwrap_or(false),
+        })),
         _ => None,
     }
+}
+
+pub fn activation(value: &Value) -> Activation {
+    serde_json::from_value(value.clone()).expect("a nonlinearity")
 }
 
 /// What a case says about its component model.
