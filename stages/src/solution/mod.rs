@@ -12,6 +12,6 @@ mod target;
 mod tms_geometry;
 
 pub use distance::{SolutionError, dense_distance, identity_distance};
-pub use permutation::{Assignment, dense_permutation, identity_permutation};
+pub use permutation::{Assignment, dense_permutation, identity_permutation, shown_order};
 pub use target::{DensePattern, Expected, IdentityPattern, TargetSolution, TargetSolutionError};
 pub use tms_geometry::{TmsGeometry, frobenius_norms, significant_subnets, subnet_sizes, tms_geometry};
