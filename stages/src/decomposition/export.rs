@@ -94,7 +94,7 @@ pub fn write<D: Backend>(
     summary.file(DESCRIPTION_FILE, "json", "what was decomposed, the whole configuration, and the final numbers");
     metrics.write(&out.join(METRICS_FILE))?;
     summary.file(METRICS_FILE, "parquet", "losses, L0, gradient norms and evaluations by step");
-    let probes = probe(device, model, parameters, description.target.n_features())
+    let probes = probe(device, model, parameters, description.target.n_features(), None)
         .map_err(|error| StageError::failed(format!("{error:?}")))?;
     records.export(out, evaluated_steps(&description.params), saved_steps(&description.params), summary)?;
     CiTable { sites: probes }.write(&out.join(CI_FILE))?;

@@ -73,7 +73,8 @@ pub struct CleanPass<D: Backend> {
 
 impl<D: Backend> CleanPass<D> {
     /// Returns the same pass with nothing traced, on `graph`.
-    pub(super) fn detached(&self, graph: &Graph<D>) -> Self {
+    #[must_use]
+    pub fn detached(&self, graph: &Graph<D>) -> Self {
         Self {
             input: self.input.clone(),
             output: self.output.clone(),

@@ -7,6 +7,9 @@ use super::super::loss::LossConfig;
 use super::super::step::Step;
 use crate::bridge::{Backend, DeviceResult, Var};
 
+/// The reference's metric adds this to importances, whatever `eps` the loss has.
+const EPS: f32 = 1e-12;
+
 /// What the batches of an evaluation say about a loss.
 pub(super) enum LossValue {
     /// Batches have equal sizes, so the mean of means is the mean.
@@ -20,7 +23,8 @@ impl LossValue {
     pub(super) fn start(loss: &LossConfig, progress: f64, sites: usize) -> Self {
         match loss {
             LossConfig::ImportanceMinimality(loss) => {
-                Self::Pooled { sums: vec![Vec::new(); sites], positions: 0.0, constants: loss.constants(progress) }
+                let constants = Constants { eps: EPS, ..loss.constants(progress) };
+                Self::Pooled { sums: vec![Vec::new(); sites], positions: 0.0, constants }
             }
             _ => Self::Mean { sum: 0.0, batches: 0 },
         }

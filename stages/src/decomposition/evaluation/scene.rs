@@ -4,9 +4,9 @@ use std::cell::OnceCell;
 
 use spdflow_engine::kind::StageError;
 
-use super::super::draws::Draws;
+use super::super::draws::{Draws, Sampling};
 use super::super::loss::LossConfig;
-use super::super::model::{ComponentModel, Leaves};
+use super::super::model::{ComponentModel, Leaves, Site};
 use super::super::probe::probe;
 use super::super::step::{Step, StepSettings};
 use super::activity::SiteImportances;
@@ -17,6 +17,7 @@ use crate::artifact::ci_table::SiteCi;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::data::{Batch, SparseFeatures};
 use crate::optimizer::parameters::Parameters;
+use crate::purpose::Purpose;
 use crate::solution::{DensePattern, IdentityPattern};
 
 /// What metrics may look at besides batches.
@@ -58,11 +59,25 @@ impl<D: Backend> Scene<'_, D> {
     /// [`StageError::Failed`] if memory runs out.
     pub fn probe(&self) -> Result<&[SiteCi], StageError> {
         if self.probed.get().is_none() {
-            let found =
-                probe(self.device, self.model, self.parameters, self.data.n_features).map_err(Self::device_failed)?;
-            let _ = self.probed.set(found);
+            let _ = self.probed.set(self.make_probe().map_err(Self::device_failed)?);
         }
         Ok(self.probed.get().expect("set above"))
+    }
+
+    fn make_probe(&self) -> DeviceResult<Vec<SiteCi>, D> {
+        let n_features = self.data.n_features;
+        let rows: Vec<u32> = (0..u32::try_from(n_features).expect("fewer than 2^32 features")).collect();
+        let number = u32::try_from(self.number).expect("fewer than 2^32 evaluations");
+        let graph = Graph::detached(self.device);
+        let draw = |(s, site): (usize, &Site<D>)| {
+            let stream = Purpose::ProbeNoise.stream(self.seed, number, u32::try_from(s).expect("few sites"));
+            graph.uniform(stream, site.plan.components, &rows)
+        };
+        let noise: Option<Vec<Var<D>>> = match self.settings.sampling {
+            Sampling::Continuous => None,
+            Sampling::Binomial => Some(self.model.sites().iter().enumerate().map(draw).collect::<Result<_, _>>()?),
+        };
+        probe(self.device, self.model, self.parameters, n_features, noise.as_deref())
     }
 
     /// Returns the names of the sites in canonical order.
