@@ -70,6 +70,6 @@ fn figure(sites: &[(String, Vec<f64>)], scale: fn(&[f64]) -> Scale) -> Figure {
         let points = means.iter().enumerate().map(|(rank, mean)| (rank as f64, *mean)).collect();
         Panel::new(site.clone(), x, y).with(Mark::Points { points, color: Rgb::BLUE, radius: 1.4, opacity: 1.0 })
     });
-    let rows = column_grid(panels.collect(), 78.0, "component (by rank)", "mean causal importance");
+    let rows = column_grid(panels.collect(), 92.0, "component (by rank)", "mean causal importance");
     Figure::grid("Mean causal importance of each component", rows)
 }

@@ -129,7 +129,8 @@ impl MultiBatchAttack {
         let mut sources = self.start(scene, key, source)?;
         for pass in 0..self.n_steps {
             let graph = Graph::recording(scene.device);
-            let leaves: Vec<Var<D>> = sources.iter().map(|source| graph.leaf(source.array().clone())).collect();
+            let leaves: Vec<Var<D>> =
+                sources.iter().map(|source| graph.leaf(source.array().clone())).collect::<Result<_, _>>()?;
             let mut errors = Vec::new();
             for batch in 0..self.batches {
                 let (error, _) = self.pass(scene, &graph, &leaves, key, (pass, batch), source)?;
