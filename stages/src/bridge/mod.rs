@@ -21,5 +21,5 @@ mod pool;
 mod slot;
 
 pub use backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
-pub use graph::{DeviceResult, Graph, Var};
+pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, SiteInputs};

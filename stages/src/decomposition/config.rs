@@ -9,6 +9,7 @@ use super::draws::Sampling;
 use super::evaluation::MetricConfig;
 use super::loss::LossConfig;
 use super::site::SitePattern;
+use crate::bridge::Precision;
 use crate::data::Generation;
 use crate::optimizer::schedule::Schedule;
 use crate::solution::{DensePattern, IdentityPattern};
@@ -61,6 +62,10 @@ pub struct DecomposeParams {
     /// The inputs; what the target was trained on where left out.
     #[serde(default)]
     pub data: DataOverride,
+    /// How exactly the products of a training step are computed. Parameters, gradients and the optimiser are always
+    /// f32, and so is evaluation.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between records of the training losses.
     #[serde(default = "hundred")]
     pub log_every: u64,

@@ -332,14 +332,15 @@ impl<D: Backend> ComponentModel<D> {
             (true, false, true) => Some(module.product.clone()),
             (true, false, false) => Some(graph.apply(&site.weight, x)?),
         };
+        let frozen = frozen.map(|frozen| graph.operand(&frozen)).transpose()?;
         graph.masked_site(&SiteInputs {
-            activations: &activations,
+            activations: &graph.operand(&activations)?,
             mask: match &mask.mask {
                 ComponentMask::Ones => MaskInput::Ones,
                 ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
                 ComponentMask::Full(mask) => MaskInput::Full(mask),
             },
-            u,
+            u: &graph.operand(u)?,
             frozen: frozen.as_ref(),
             delta_mask: mask.delta.as_ref(),
             routing: mask.routing.as_ref(),

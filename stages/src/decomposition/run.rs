@@ -94,7 +94,8 @@ pub fn run<D: Backend>(
     };
     let clip = ClipNorms { components: params.grad_clip.components, networks: params.grad_clip.causal_importance };
     let mut trainer =
-        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings);
+        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings)
+            .with_precision(params.precision);
     let evaluator = Evaluator::new(params, data, settings, compact);
     let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
     let records = EvaluationRecords::open(context.scratch_dir)?;

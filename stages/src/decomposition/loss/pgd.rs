@@ -165,7 +165,7 @@ fn attacked_error<D: Backend>(
         sources.push(routes[s].is_some().then_some(source));
     }
     for _ in 0..attack.n_steps {
-        let graph = Graph::recording(step.graph.device());
+        let graph = Graph::recording(step.graph.device()).with_precision(step.graph.precision());
         let inner = step.detached(&graph);
         let inner = inner.step();
         let leaves: Vec<Option<Var<D>>> = sources
