@@ -221,13 +221,13 @@ pub struct Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    fn load(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
+    pub fn load(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
         let (data, cols, rows) = features(self.case, &format!("{}{name}", self.prefix));
         graph.upload(data, (cols, rows))
     }
 
     /// Loads a recording with one number for each position.
-    fn load_row(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
+    pub fn load_row(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
         let (data, cols, rows) = features(self.case, &format!("{}{name}", self.prefix));
         graph.upload(transposed(&data, cols, rows), (1, rows * cols))
     }

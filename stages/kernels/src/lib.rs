@@ -15,6 +15,7 @@
 //! **Gradients** are accumulated (`+=`) into the slices given; `None` means nobody needs that gradient.
 
 pub mod adamw;
+pub mod bf16;
 pub mod ci_mlp;
 pub mod faithfulness;
 pub mod gelu;

@@ -187,6 +187,15 @@ pub trait Kernels: Buffers {
         grad_x: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
 
+    /// Every number rounded to bfloat16.
+    fn round_bf16(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::round_bf16`]: straight through, rounded.
+    fn round_bf16_backward(
+        &self,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
     /// The exact GELU.
     fn gelu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
     /// Gradients of [`Kernels::gelu`].

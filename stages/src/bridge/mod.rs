@@ -23,5 +23,5 @@ mod slot;
 pub use backend::{
     Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
 };
-pub use graph::{DeviceResult, Graph, Var};
+pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};

@@ -46,7 +46,7 @@ pub(super) fn headline<D: Backend>(
     match target {
         TargetConfig::Tms(_) => numbers.extend(of_tms(&components, target_state)),
         TargetConfig::ResidMlp(config) => {
-            let probes = probe(device, model, parameters, config.n_features)?;
+            let probes = probe(device, model, parameters, config.n_features, None)?;
             numbers.extend(of_resid_mlp(&components, target_state, &probes, params.evaluation.alive_threshold));
         }
     }

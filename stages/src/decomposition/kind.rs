@@ -54,7 +54,7 @@ fn decompose<D: Backend>(
     let target = LoadedTarget::read(context.input("target"))?;
     let data = inputs(&target.description.data, params)?;
     let model_config = &target.description.model;
-    let Finished { trainer, metrics } = run(device, model_config, &target.state, &data, params, context)?;
+    let Finished { trainer, metrics, records } = run(device, model_config, &target.state, &data, params, context)?;
     let (model, parameters) = (&trainer.model, &trainer.parameters);
     let mut summary = Summary::default();
     let numbers = headline(device, model_config, &target.state, (model, parameters), params, &metrics)
@@ -77,7 +77,7 @@ fn decompose<D: Backend>(
         params: params.clone(),
         result: summary.metrics.iter().map(|(name, value)| (name.clone(), serde_json::json!(value))).collect(),
     };
-    write(device, (model, parameters), &target.state, &description, &metrics, context, &mut summary)?;
+    write(device, (model, parameters), &target.state, &description, (&metrics, &records), context, &mut summary)?;
     Ok(summary)
 }
 

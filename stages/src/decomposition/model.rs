@@ -73,7 +73,8 @@ pub struct CleanPass<D: Backend> {
 
 impl<D: Backend> CleanPass<D> {
     /// Returns the same pass with nothing traced, on `graph`.
-    pub(super) fn detached(&self, graph: &Graph<D>) -> Self {
+    #[must_use]
+    pub fn detached(&self, graph: &Graph<D>) -> Self {
         Self {
             input: self.input.clone(),
             output: self.output.clone(),
@@ -334,15 +335,16 @@ impl<D: Backend> ComponentModel<D> {
             (true, false, true) => Some(module.product.clone()),
             (true, false, false) => Some(graph.apply(&site.weight, x)?),
         };
+        let frozen = frozen.map(|frozen| graph.operand(&frozen)).transpose()?;
         graph.masked_site(&SiteInputs {
-            activations: &activations,
+            activations: &graph.operand(&activations)?,
             mask: match &mask.mask {
                 ComponentMask::Ones => MaskInput::Ones,
                 ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
                 ComponentMask::Full(mask) => MaskInput::Full(mask),
                 ComponentMask::Between(importance, source) => MaskInput::Between { importance, source },
             },
-            u,
+            u: &graph.operand(u)?,
             frozen: frozen.as_ref(),
             delta_mask: mask.delta.as_ref(),
             routing: mask.routing.as_ref(),

@@ -7,10 +7,13 @@ use super::super::step::Step;
 use crate::bridge::{Backend, DeviceResult, Var};
 
 /// How every site is masked in one pass; `None` leaves a site to the target.
-pub(super) type Masks<D> = Vec<Option<SiteMask<D>>>;
+pub(in crate::decomposition) type Masks<D> = Vec<Option<SiteMask<D>>>;
 
 /// Returns the summed output error of a pass with these masks.
-pub(super) fn output_error<D: Backend>(step: &Step<'_, D>, masks: &Masks<D>) -> DeviceResult<Var<D>, D> {
+pub(in crate::decomposition) fn output_error<D: Backend>(
+    step: &Step<'_, D>,
+    masks: &Masks<D>,
+) -> DeviceResult<Var<D>, D> {
     let pass = step.model.masked_pass(step.graph, step.leaves, &step.clean, masks)?;
     step.graph.squared_error(&pass.output, &step.clean.output)
 }
