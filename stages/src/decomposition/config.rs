@@ -21,7 +21,7 @@ pub struct DecomposeParams {
     pub seed: u64,
     /// How many optimiser updates.
     pub steps: u64,
-    /// Positions in a batch.
+    /// Vectors in a batch, or sequences if the target reads tokens.
     pub batch_size: usize,
     /// The learning rate of components and networks.
     pub lr: Schedule,
@@ -111,6 +111,9 @@ pub struct DataOverride {
     /// How active features are chosen.
     #[serde(default)]
     pub generation: Option<Generation>,
+    /// Up to which position the first induction token of a sequence stands.
+    #[serde(default)]
+    pub prefix_window: Option<usize>,
 }
 
 /// What is measured during the run (spec sections 5.5 to 5.9).
@@ -123,7 +126,7 @@ pub struct Evaluation {
     /// Batches in one evaluation.
     #[serde(default = "hundred_batches")]
     pub batches: usize,
-    /// Positions in an evaluation batch; the training batch's where left out.
+    /// Vectors or sequences in an evaluation batch; the training batch's where left out.
     #[serde(default)]
     pub batch_size: Option<usize>,
     /// A component counts as alive where its lower causal importance exceeds this.

@@ -14,7 +14,7 @@ use super::probe::probe;
 use super::step::{Step, StepSettings};
 use crate::artifact::metric_log::MetricLog;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
-use crate::data::SparseFeatures;
+use crate::data::InputDistribution;
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::solution::TargetSolution;
@@ -23,7 +23,7 @@ use crate::solution::TargetSolution;
 pub struct Evaluator {
     /// All losses, those of the training first, each class once.
     losses: Vec<LossConfig>,
-    data: SparseFeatures,
+    data: InputDistribution,
     solution: Option<TargetSolution>,
     compact: bool,
     seed: u64,
@@ -44,7 +44,7 @@ enum Accumulator {
 impl Evaluator {
     /// Returns the evaluator for a run with these parameters; `compact` says whether all-zero rows may be counted.
     #[must_use]
-    pub fn new(params: &DecomposeParams, data: &SparseFeatures, settings: StepSettings, compact: bool) -> Self {
+    pub fn new(params: &DecomposeParams, data: &InputDistribution, settings: StepSettings, compact: bool) -> Self {
         let mut losses = params.losses.clone();
         for loss in &params.evaluation.losses {
             match losses.iter_mut().find(|other| other.class() == loss.class()) {
@@ -81,7 +81,13 @@ impl Evaluator {
         let failed = |error: D::Err| StageError::failed(format!("evaluation: {error:?}"));
         self.measure_losses(device, model, parameters, (step, number), progress, log).map_err(failed)?;
         if let Some(solution) = &self.solution {
-            let probes = probe(device, model, parameters, self.data.n_features).map_err(failed)?;
+            let Some(n_features) = self.data.n_features() else {
+                return Err(StageError::failed_with_hint(
+                    "`evaluation.identity` and `evaluation.dense` expect a target that reads vectors, found one that reads tokens",
+                    "leave them out: there is no feature to probe one at a time",
+                ));
+            };
+            let probes = probe(device, model, parameters, n_features).map_err(failed)?;
             let sites = probes.iter().map(|probe| (&probe.site[..], &probe.lower));
             let error = solution
                 .error(sites)

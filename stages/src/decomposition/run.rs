@@ -13,7 +13,7 @@ use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensors;
 use crate::bridge::Backend;
 use crate::checkpoint::Checkpoints;
-use crate::data::SparseFeatures;
+use crate::data::InputDistribution;
 use crate::models::{TargetConfig, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
@@ -76,7 +76,7 @@ pub fn run<D: Backend>(
     device: &D,
     target: &TargetConfig,
     state: &Tensors,
-    data: &SparseFeatures,
+    data: &InputDistribution,
     params: &DecomposeParams,
     context: &StageContext<'_>,
 ) -> Result<Finished<D>, StageError> {

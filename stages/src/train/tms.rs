@@ -17,7 +17,7 @@ use crate::artifact::tensors::{Tensor, Tensors};
 use crate::artifact::{json, tensors};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 use crate::checkpoint::Checkpoints;
-use crate::data::{Batch, Generation, SparseFeatures};
+use crate::data::{Batch, Generation, InputDistribution, SparseFeatures};
 use crate::figure::tms::{cosine_similarity_distribution, feature_representation, polygon};
 use crate::matrix::Matrix;
 use crate::models::{DESCRIPTION_FILE, TargetConfig, TargetDescription, Tms, TmsConfig, WEIGHTS_FILE, run_plain};
@@ -279,7 +279,7 @@ fn write<D: Backend>(
     let description = TargetDescription {
         kind: TrainTms::INFO.name.to_owned(),
         model: TargetConfig::Tms(params.model()),
-        data: params.data(),
+        data: InputDistribution::SparseFeatures(params.data()),
         result: serde_json::json!({
             "loss": best.final_loss,
             "restart": winner,
