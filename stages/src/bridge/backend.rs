@@ -10,6 +10,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::sequence::SequenceKernels;
 
 /// A matrix on a device. Scalars are `(1, 1)`, vectors over the batch `(1, R)`.
 pub type Array<D> = Tensor<(usize, usize), f32, D>;
@@ -374,4 +375,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels {}
+pub trait Backend: Kernels + SequenceKernels {}

@@ -7,6 +7,7 @@
 //!
 //! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and `cpu_memory.rs` implement
 //!   them).
+//! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
 //! * `slot.rs`: gradient buffers with their shapes erased; `pool.rs`: memory that views use again.
 //! * `ops/`: the operations as methods of [`Graph`].
@@ -14,11 +15,14 @@
 mod backend;
 mod cpu;
 mod cpu_memory;
+mod cpu_sequence;
 mod graph;
 mod ops;
 mod pool;
+mod sequence;
 mod slot;
 
 pub use backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
 pub use graph::{DeviceResult, Graph, Var};
 pub use ops::{MaskInput, SiteInputs};
+pub use sequence::SequenceKernels;
