@@ -12,7 +12,7 @@ use spdflow_stages::data::{Generation, InputDistribution, SparseFeatures};
 use spdflow_stages::decomposition::config::DecomposeParams;
 use spdflow_stages::decomposition::draws::StreamDraws;
 use spdflow_stages::decomposition::run::build;
-use spdflow_stages::decomposition::step::StepSettings;
+use spdflow_stages::decomposition::step::{OutputLoss, StepSettings};
 use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer, unobserved};
 use spdflow_stages::models::{TargetConfig, TmsConfig};
 use spdflow_stages::purpose::Purpose;
@@ -82,8 +82,13 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
     let device = Cpu::default();
     let (model, parameters) =
         build(&device, &experiment.target, &random_state(&experiment.target), &params).expect("a model");
-    let settings =
-        StepSettings { sampling: params.sampling, use_delta_component: true, mask_samples: 1, progress: 0.0 };
+    let settings = StepSettings {
+        sampling: params.sampling,
+        use_delta_component: true,
+        mask_samples: 1,
+        output_loss: OutputLoss::Mse,
+        progress: 0.0,
+    };
     let losses = params.losses.clone();
     let mut trainer =
         Trainer::new(&device, (model, parameters), losses, params.lr, params.steps, ClipNorms::default(), settings);
@@ -110,8 +115,7 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
 
 /// Returns random weights for a target.
 fn random_state(target: &TargetConfig) -> Tensors {
-    let TargetConfig::Tms(config) = target;
-    let tensors = config.tensors().into_iter().enumerate();
+    let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];

@@ -8,6 +8,7 @@ use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use super::draws::Sampling;
 use super::loss::LossConfig;
 use super::site::SitePattern;
+use super::step::OutputLoss;
 use crate::data::Generation;
 use crate::optimizer::schedule::Schedule;
 use crate::solution::{DensePattern, IdentityPattern};
@@ -49,6 +50,10 @@ pub struct DecomposeParams {
     /// Mask samples that each stochastic loss averages.
     #[serde(default = "one")]
     pub mask_samples: usize,
+    /// How reconstruction losses compare outputs; where left out, `mse` for targets that read vectors and `kl` for those
+    /// that read tokens.
+    #[serde(default)]
+    pub output_loss: Option<OutputLoss>,
     /// The losses and their weights.
     pub losses: Vec<LossConfig>,
     /// Updates on faithfulness alone before the first step.

@@ -139,8 +139,9 @@ fn headline<D: Backend>(
         let significant = significant_subnets(&sizes, params.evaluation.significance_threshold).len();
         numbers.push((format!("significant/{}", site.plan.name), significant as f64));
     }
-    let TargetConfig::Tms(_) = target;
-    if let Some((s, site)) = model.sites().iter().enumerate().find(|(_, site)| site.plan.name == "linear1") {
+    if let TargetConfig::Tms(_) = target
+        && let Some((s, site)) = model.sites().iter().enumerate().find(|(_, site)| site.plan.name == "linear1")
+    {
         let (d_out, d_in) = site.shape();
         let weight = crate::matrix::Matrix::new(d_out, d_in, site.weight.to_vec());
         let geometry = tms_geometry(&weight, &matrices[s].0, &matrices[s].1);

@@ -8,11 +8,11 @@ use super::draws::{Sampling, StreamDraws};
 use super::loss::LossConfig;
 use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask};
 use super::site::{SitePattern, plan};
-use super::step::{Step, StepSettings};
+use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Buffers, Graph};
 use crate::data::{Batch, Generation, SparseFeatures};
-use crate::models::{TargetConfig, TmsConfig};
+use crate::models::{LayerKind, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -52,8 +52,7 @@ fn losses(attack_steps: usize) -> Vec<LossConfig> {
 }
 
 fn random_state(target: &TargetConfig) -> Tensors {
-    let TargetConfig::Tms(config) = target;
-    let tensors = config.tensors().into_iter().enumerate();
+    let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];
@@ -66,9 +65,10 @@ fn random_state(target: &TargetConfig) -> Tensors {
 fn build(target: &TargetConfig, sigmoid: SigmoidType) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
     let device = Cpu::default();
     let target = target.load(&device, &random_state(target)).expect("a target");
-    let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+    let modules: Vec<(String, LayerKind)> =
+        target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
     let sites: Vec<SitePattern> =
-        modules.iter().map(|name| SitePattern { pattern: name.clone(), components: 7 }).collect();
+        modules.iter().map(|(name, _)| SitePattern { pattern: name.clone(), components: 7 }).collect();
     let plans = plan(&target.names(), &modules, &sites, &[]).expect("sites");
     let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![4] });
     ComponentModel::new(&device, target, plans, network, sigmoid, 3, false).expect("enough memory")
@@ -85,8 +85,13 @@ fn batch(n_features: usize, feature_probability: f64, positions: usize) -> Batch
     data.batch(Purpose::Data.stream(1, 0, 0), positions)
 }
 
-const SETTINGS: StepSettings =
-    StepSettings { sampling: Sampling::Continuous, use_delta_component: true, mask_samples: 2, progress: 0.5 };
+const SETTINGS: StepSettings = StepSettings {
+    sampling: Sampling::Continuous,
+    use_delta_component: true,
+    mask_samples: 2,
+    output_loss: OutputLoss::Mse,
+    progress: 0.5,
+};
 
 /// Returns the loss and its gradient with respect to every parameter.
 fn differentiate(
