@@ -50,7 +50,8 @@ fn check_network(case: &Case, recorded: &Value) {
     };
     let device = Cpu::default();
     let graph = Graph::recording(&device);
-    let leaf = |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory"));
+    let leaf =
+        |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory")).expect("enough memory");
     let tensors = network.tensors(d_in, components);
     let weights: Vec<Var<Cpu>> = tensors
         .iter()

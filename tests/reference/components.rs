@@ -105,7 +105,8 @@ fn check(case: &Case, recorded: &Value) {
         .collect();
     parameters.load(&recorded_or_random).expect("recorded parameters");
     let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
-    let leaf = |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory"));
+    let leaf =
+        |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory")).expect("enough memory");
 
     let reads_tokens = recorded["kind"] == "embedding";
     let (data, d_in, rows) =

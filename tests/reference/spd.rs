@@ -15,7 +15,7 @@ use spdflow_stages::decomposition::model::ComponentModel;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
 use spdflow_stages::decomposition::site::{SitePattern, plan};
 use spdflow_stages::decomposition::step::OutputLoss;
-use spdflow_stages::models::{InductionHeadConfig, LayerKind, TargetConfig, TmsConfig};
+use spdflow_stages::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::support::{Case, Entries, number};
@@ -76,8 +76,21 @@ pub fn target_config(target: &Value) -> Option<TargetConfig> {
             use_pos_encoding: config["use_pos_encoding"].as_bool().expect("a flag"),
             use_layer_norm: config["use_layer_norm"].as_bool().expect("a flag"),
         })),
+        "ResidMLP" => Some(TargetConfig::ResidMlp(ResidMlpConfig {
+            n_features: count("n_features"),
+            d_embed: count("d_embed"),
+            d_mlp: count("d_mlp"),
+            n_layers: count("n_layers"),
+            act_fn: activation(&config["act_fn_name"]),
+            in_bias: config["in_bias"].as_bool().unwrap_or(false),
+            out_bias: config["out_bias"].as_bool().unwrap_or(false),
+        })),
         _ => None,
     }
+}
+
+pub fn activation(value: &Value) -> Activation {
+    serde_json::from_value(value.clone()).expect("a nonlinearity")
 }
 
 /// What a case says about its component model.

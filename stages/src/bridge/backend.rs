@@ -3,7 +3,7 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! buffers they are given; `None` means nobody needs that gradient.
 
-use dfdx::prelude::{Device, Storage, Tensor};
+use dfdx::prelude::{Device, Storage};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
 use spdflow_kernels::philox::Stream;
@@ -12,24 +12,32 @@ use spdflow_kernels::sigmoid::Sigmoid;
 use super::graph::DeviceResult;
 use super::sequence::SequenceKernels;
 
-/// A matrix on a device. Scalars are `(1, 1)`, vectors over the batch `(1, R)`.
-pub type Array<D> = Tensor<(usize, usize), f32, D>;
+/// A matrix on a device, row-major. Scalars are `(1, 1)`, vectors over the batch `(1, R)`. Cloning shares the data.
+pub struct Array<D: Buffers> {
+    /// The data.
+    pub data: D::View,
+    /// `(features, rows)`.
+    pub shape: (usize, usize),
+}
+
+impl<D: Buffers> Clone for Array<D> {
+    fn clone(&self) -> Self {
+        Self { data: self.data.clone(), shape: self.shape }
+    }
+}
 
 /// The memory behind a gradient.
 pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
 
 /// Memory: how kernels read tensors and how parameters live outside the tape.
 pub trait Buffers: Device<f32> {
-    /// Read access to a tensor's data that outlives the tensor, for the backward pass.
+    /// Shared read access to a matrix's data; the backward pass keeps what it needs.
     type View: Clone + 'static;
 
     /// Memory that the optimiser updates in place: parameters and their moments.
     type Buffer: 'static;
 
-    /// Returns a view of the data.
-    fn view(array: &Array<Self>) -> Self::View;
-
-    /// Returns a tensor with the given data, row-major.
+    /// Returns a matrix with the given data, row-major.
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
 
     /// Returns the data, row-major.
@@ -41,11 +49,17 @@ pub trait Buffers: Device<f32> {
     /// Returns the buffer's data.
     fn read_buffer(&self, buffer: &Self::Buffer) -> Vec<f32>;
 
-    /// Returns a tensor with a copy of the buffer's data.
+    /// Returns a matrix with a copy of the buffer's data.
     fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
 
     /// Returns a gradient's data.
     fn read_gradient(gradient: &GradientBuffer<Self>) -> Vec<f32>;
+
+    /// Makes a gradient `length` zeros.
+    fn clear_gradient(&self, gradient: &mut GradientBuffer<Self>, length: usize) -> DeviceResult<(), Self>;
+
+    /// Takes back a gradient that nobody needs any more.
+    fn recycle_gradient(gradient: GradientBuffer<Self>);
 }
 
 /// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.

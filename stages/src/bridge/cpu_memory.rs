@@ -1,8 +1,8 @@
-//! The processor's memory: views are shared copies of a tensor's data, parameters are plain vectors.
+//! The processor's memory: matrices are shared buffers from a pool, parameters are plain vectors.
 
 use std::rc::Rc;
 
-use dfdx::prelude::{Cpu, HasShape, Shape, TensorFromVec};
+use dfdx::prelude::Cpu;
 
 use super::backend::{Array, Buffers, GradientBuffer};
 use super::graph::DeviceResult;
@@ -12,14 +12,9 @@ impl Buffers for Cpu {
     type View = Rc<Pooled>;
     type Buffer = Vec<f32>;
 
-    fn view(array: &Array<Self>) -> Self::View {
-        // Every array here was uploaded whole, so it is contiguous and `copy_into` copies in row-major order.
-        Rc::new(Pooled::filled_by(array.shape().num_elements(), |data| array.copy_into(data)))
-    }
-
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
         assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
-        self.try_tensor_from_vec(data, shape)
+        Ok(Array { data: Rc::new(Pooled::from(data)), shape })
     }
 
     fn download(view: &Self::View) -> Vec<f32> {
@@ -35,10 +30,20 @@ impl Buffers for Cpu {
     }
 
     fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        self.upload(buffer.clone(), shape)
+        assert_eq!(buffer.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
+        Ok(Array { data: Rc::new(Pooled::filled_by(buffer.len(), |data| data.copy_from_slice(buffer))), shape })
     }
 
     fn read_gradient(gradient: &GradientBuffer<Self>) -> Vec<f32> {
         gradient.to_vec()
+    }
+
+    fn clear_gradient(&self, gradient: &mut GradientBuffer<Self>, length: usize) -> DeviceResult<(), Self> {
+        **gradient = Pooled::zeros(length).into_vec();
+        Ok(())
+    }
+
+    fn recycle_gradient(mut gradient: GradientBuffer<Self>) {
+        drop(Pooled::from(std::mem::take(&mut *gradient)));
     }
 }

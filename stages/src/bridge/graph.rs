@@ -1,13 +1,13 @@
 //! The values of one step and how they depend on each other.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use dfdx::prelude::{Axes2, Gradients, HasErr, OwnedTape, PutTape, Rank0, Storage, SumTo, Tape};
+use dfdx::prelude::{Gradients, HasErr, OwnedTape, PutTape, Tape};
 use dfdx::tensor_ops::Backward;
 
 use super::backend::{Array, Backend, GradientBuffer};
-use super::slot::{Slot, slot};
+use super::slot::{Identity, Slot};
 
 /// A result whose error is the device's.
 pub type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
@@ -17,8 +17,8 @@ pub struct Var<D: Backend>(Rc<Node<D>>);
 
 struct Node<D: Backend> {
     array: Array<D>,
-    view: OnceCell<D::View>,
-    traced: bool,
+    /// Absent where no gradient flows.
+    identity: Option<Identity<D>>,
 }
 
 impl<D: Backend> Clone for Var<D> {
@@ -28,29 +28,38 @@ impl<D: Backend> Clone for Var<D> {
 }
 
 impl<D: Backend> Var<D> {
-    fn new(array: Array<D>, traced: bool) -> Self {
-        Self(Rc::new(Node { array, view: OnceCell::new(), traced }))
+    fn constant(array: Array<D>) -> Self {
+        Self(Rc::new(Node { array, identity: None }))
+    }
+
+    fn traced(device: &D, array: Array<D>) -> DeviceResult<Self, D> {
+        let identity = Some(device.try_zeros()?);
+        Ok(Self(Rc::new(Node { array, identity })))
+    }
+
+    fn slot(&self, device: &D) -> Option<Slot<D>> {
+        let (features, rows) = self.shape();
+        self.0.identity.as_ref().map(|identity| Slot::new(device, identity, features * rows))
     }
 
     /// Returns `(features, rows)`.
     pub fn shape(&self) -> (usize, usize) {
-        use dfdx::prelude::HasShape;
-        *self.0.array.shape()
+        self.0.array.shape
     }
 
-    /// Returns read access to the data; the same view every time.
+    /// Returns read access to the data.
     pub fn view(&self) -> &D::View {
-        self.0.view.get_or_init(|| D::view(&self.0.array))
+        &self.0.array.data
     }
 
-    /// Returns the tensor.
+    /// Returns the matrix.
     pub fn array(&self) -> &Array<D> {
         &self.0.array
     }
 
     /// Returns whether a gradient flows into this value.
     pub fn is_traced(&self) -> bool {
-        self.0.traced
+        self.0.identity.is_some()
     }
 
     /// Returns whether both are the same value, not merely equal.
@@ -94,7 +103,7 @@ impl<D: Backend> Graph<D> {
 
     /// Returns a value no gradient flows into.
     pub fn constant(&self, array: Array<D>) -> Var<D> {
-        Var::new(array, false)
+        Var::constant(array)
     }
 
     /// Returns a value no gradient flows into, from host memory, row-major.
@@ -103,56 +112,56 @@ impl<D: Backend> Graph<D> {
     }
 
     /// Returns a leaf: a value whose gradient is wanted.
-    pub fn leaf(&self, array: Array<D>) -> Var<D> {
-        Var::new(array, self.tape.is_some())
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn leaf(&self, array: Array<D>) -> DeviceResult<Var<D>, D> {
+        if self.tape.is_some() { Var::traced(&self.device, array) } else { Ok(Var::constant(array)) }
     }
 
     /// Returns the same value cut from its history.
     pub fn detach(&self, value: &Var<D>) -> Var<D> {
-        if value.is_traced() { Var::new(value.0.array.clone(), false) } else { value.clone() }
+        if value.is_traced() { Var::constant(value.0.array.clone()) } else { value.clone() }
     }
 
     /// Records one operation: `array` was made from `inputs`.
     ///
     /// `backward` gets the gradient of the output and, for each input that wants one, the buffer to add to. An input
     /// may appear only once: both places would ask for the same buffer.
-    pub(super) fn push<F>(&self, array: Array<D>, inputs: &[&Var<D>], backward: F) -> Var<D>
+    pub(super) fn push<F>(&self, array: Array<D>, inputs: &[&Var<D>], backward: F) -> DeviceResult<Var<D>, D>
     where
         F: 'static + FnOnce(&D, &GradientBuffer<D>, &mut [Option<GradientBuffer<D>>]) -> DeviceResult<(), D>,
     {
         let traced = inputs.iter().any(|input| input.is_traced());
         let (Some(tape), true) = (&self.tape, traced) else {
-            return Var::new(array, false);
+            return Ok(Var::constant(array));
         };
         for (position, input) in inputs.iter().enumerate() {
             let again = inputs[..position].iter().any(|other| input.is_traced() && other.is_same(input));
             assert!(!again, "an operation takes the same traced value twice");
         }
-        let slots: Vec<Option<Slot<D>>> =
-            inputs.iter().map(|input| input.is_traced().then(|| slot(&input.0.array))).collect();
-        let out_slot = slot(&array);
+        let out = Var::traced(&self.device, array)?;
+        let slots: Vec<Option<Slot<D>>> = inputs.iter().map(|input| input.slot(&self.device)).collect();
+        let out_slot = out.slot(&self.device).expect("a traced value has a gradient");
         let device = self.device.clone();
         tape.borrow_mut().add_backward_op(move |gradients: &mut Gradients<f32, D>| {
             // Buffers are moved out while the kernel runs, so that several can be held at once without `unsafe`.
-            let take = |slot: &Slot<D>, gradients: &mut Gradients<f32, D>| -> DeviceResult<GradientBuffer<D>, D> {
-                let empty = Storage::<f32>::try_alloc_len(&device, 0)?;
-                Ok(std::mem::replace(slot(gradients)?, empty))
-            };
-            // Nobody reads the output's gradient after this, so it is not put back and its memory is free again.
-            let grad_out = take(&out_slot, gradients)?;
+            let grad_out = out_slot.take(gradients)?;
             let mut buffers = Vec::with_capacity(slots.len());
             for slot in &slots {
-                buffers.push(slot.as_ref().map(|slot| take(slot, gradients)).transpose()?);
+                buffers.push(slot.as_ref().map(|slot| slot.take(gradients)).transpose()?);
             }
             backward(&device, &grad_out, &mut buffers)?;
             for (slot, buffer) in slots.iter().zip(buffers) {
                 if let (Some(slot), Some(buffer)) = (slot, buffer) {
-                    *slot(gradients)? = buffer;
+                    slot.put(gradients, buffer)?;
                 }
             }
+            // Nobody reads the output's gradient after this.
+            D::recycle_gradient(grad_out);
             Ok(())
         });
-        Var::new(array, true)
+        Ok(out)
     }
 
     /// Returns the gradients of the scalar `loss` with respect to everything recorded.
@@ -161,7 +170,12 @@ impl<D: Backend> Graph<D> {
     /// If the graph does not record.
     pub fn backward(&self, loss: &Var<D>) -> DeviceResult<Gradients<f32, D>, D> {
         let tape = self.tape.as_ref().expect("only a recording graph can be differentiated").take();
-        loss.0.array.clone().put_tape(tape).try_sum::<Rank0, Axes2<0, 1>>()?.try_backward()
+        assert_eq!(loss.shape(), (1, 1), "only a scalar can be differentiated");
+        match &loss.0.identity {
+            // dfdx sets the gradient of its scalar to one, which is the loss's own.
+            Some(identity) => identity.clone().put_tape(tape).try_backward(),
+            None => Ok(Gradients::leaky()),
+        }
     }
 
     /// Returns the gradient of `leaf` in `gradients`, zeros if nothing flowed into it.
@@ -170,6 +184,6 @@ impl<D: Backend> Graph<D> {
         gradients: &'a mut Gradients<f32, D>,
         leaf: &Var<D>,
     ) -> DeviceResult<&'a mut GradientBuffer<D>, D> {
-        gradients.get_or_alloc_mut(&leaf.0.array)
+        leaf.slot(&self.device).expect("only a leaf has a gradient").find(gradients)
     }
 }

@@ -1,15 +1,16 @@
 //! The one place where dfdx tensors and our kernels meet.
 //!
-//! dfdx gives tensors, the tape and gradients; `spdflow-kernels` gives the operations, over plain slices. An operation
-//! reads its inputs as [`Buffers::View`]s, makes an output tensor, and records a closure that accumulates gradients:
-//! one tape entry for what would be a dozen stock operations. All method code is generic over [`Backend`] and never
+//! dfdx gives devices, the tape and the store of gradients; `spdflow-kernels` gives the operations, over plain slices.
+//! An operation reads its inputs as [`Buffers::View`]s, makes an output, and records a closure that accumulates
+//! gradients: one tape entry for what would be a dozen stock operations. The data of a value is the backend's own:
+//! dfdx lends a tensor's data only as a copy, and such copies were a fifth of a step's memory traffic. All method code is generic over [`Backend`] and never
 //! sees a slice.
 //!
 //! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and `cpu_memory.rs` implement
 //!   them).
 //! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
-//! * `slot.rs`: gradient buffers with their shapes erased; `pool.rs`: memory that views use again.
+//! * `slot.rs`: where a value's gradient is kept; `pool.rs`: memory that is used again.
 //! * `ops/`: the operations as methods of [`Graph`].
 
 mod backend;

@@ -1,11 +1,11 @@
 //! Buffers that are used again: a step reads the same few dozen sizes every time.
 //!
-//! A view's memory goes back to its thread's pool when the last user drops it, and the next view of that length takes
+//! A matrix's memory goes back to its thread's pool when the last user drops it, and the next one of that length takes
 //! it without clearing it first. Clearing and faulting in fresh memory cost as much as the copy itself.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 /// How much memory a thread keeps for later, in numbers (128 MiB).
 const KEEP: usize = 32 << 20;
@@ -36,11 +36,27 @@ impl Pooled {
         fill(&mut buffer);
         Self(buffer)
     }
+
+    /// Returns a buffer of `length` zeros.
+    pub fn zeros(length: usize) -> Self {
+        Self::filled_by(length, |buffer| buffer.fill(0.0))
+    }
+
+    /// Takes the buffer out of the pool's care.
+    pub fn into_vec(mut self) -> Vec<f32> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl From<Vec<f32>> for Pooled {
     fn from(buffer: Vec<f32>) -> Self {
         Self(buffer)
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
     }
 }
 

@@ -12,7 +12,7 @@ use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Buffers, Graph};
 use crate::data::{Batch, Generation, SparseFeatures};
-use crate::models::{LayerKind, TargetConfig, TmsConfig};
+use crate::models::{Activation, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -21,7 +21,16 @@ fn targets() -> Vec<TargetConfig> {
     let tms = |n_hidden_layers| {
         TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 3, n_hidden_layers, tied_weights: false })
     };
-    vec![tms(0), tms(1)]
+    let resid_mlp = ResidMlpConfig {
+        n_features: 6,
+        d_embed: 5,
+        d_mlp: 3,
+        n_layers: 2,
+        act_fn: Activation::Gelu,
+        in_bias: false,
+        out_bias: false,
+    };
+    vec![tms(0), tms(1), TargetConfig::ResidMlp(resid_mlp)]
 }
 
 /// One configuration of every loss, as a pipeline's JSON twin.

@@ -8,6 +8,7 @@ mod color;
 mod draw;
 mod panel;
 mod raster;
+pub mod resid_mlp;
 mod scale;
 mod svg;
 mod text;

@@ -136,7 +136,7 @@ impl<D: Backend> Parameters<D> {
     /// # Errors
     /// The device's.
     pub fn leaves(&self, graph: &Graph<D>) -> DeviceResult<Vec<Var<D>>, D> {
-        self.list.iter().map(|p| Ok(graph.leaf(self.device.array_of_buffer(&p.value, p.matrix)?))).collect()
+        self.list.iter().map(|p| graph.leaf(self.device.array_of_buffer(&p.value, p.matrix)?)).collect()
     }
 
     /// Returns the global L2 norm of the gradients of `range`.

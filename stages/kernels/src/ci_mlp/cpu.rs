@@ -4,7 +4,7 @@ use super::{WeightGradients, Weights};
 use crate::gelu::{INV_SQRT_2PI, TILE, normal};
 use crate::lanes::{LANES, tree_sum};
 use crate::parallel;
-use crate::simd::{dispatch, multiply_add};
+use crate::simd::{Level, dispatch, level, multiply_add};
 
 /// Vector operations per hidden unit, roughly; decides whether threads pay.
 const OPERATIONS_PER_UNIT: usize = 40;
@@ -24,8 +24,18 @@ pub(super) fn forward(x: &[f32], weights: Weights<'_>, out: &mut [f32], hidden: 
     });
 }
 
+/// Runs the tables of [`super::avx512`] where there are such registers, else the general formula.
+fn component_forward(x: &[f32], w1: &[f32], b1: &[f32], w2: &[f32], b2: f32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 {
+        // SAFETY: `level` returns a level only if this processor has all of its features.
+        return unsafe { super::avx512::component_forward(x, w1, b1, w2, b2, out) };
+    }
+    general_forward(x, w1, b1, w2, b2, out);
+}
+
 dispatch! {
-    fn component_forward(x: &[f32], w1: &[f32], b1: &[f32], w2: &[f32], b2: f32, out: &mut [f32]) = component_forward_body
+    fn general_forward(x: &[f32], w1: &[f32], b1: &[f32], w2: &[f32], b2: f32, out: &mut [f32]) = component_forward_body
 }
 
 #[inline(always)]
@@ -46,17 +56,17 @@ fn component_forward_body<const FUSED: bool>(x: &[f32], w1: &[f32], b1: &[f32], 
 }
 
 /// One component's share of the backward pass.
-struct ComponentTask<'a> {
-    x: &'a [f32],
-    grad_out: &'a [f32],
-    grad_x: Option<&'a mut [f32]>,
-    w1: &'a [f32],
-    b1: &'a [f32],
-    w2: &'a [f32],
-    grad_w1: &'a mut [f32],
-    grad_b1: &'a mut [f32],
-    grad_w2: &'a mut [f32],
-    grad_b2: &'a mut f32,
+pub(super) struct ComponentTask<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) grad_out: &'a [f32],
+    pub(super) grad_x: Option<&'a mut [f32]>,
+    pub(super) w1: &'a [f32],
+    pub(super) b1: &'a [f32],
+    pub(super) w2: &'a [f32],
+    pub(super) grad_w1: &'a mut [f32],
+    pub(super) grad_b1: &'a mut [f32],
+    pub(super) grad_w2: &'a mut [f32],
+    pub(super) grad_b2: &'a mut f32,
 }
 
 pub(super) fn backward(
@@ -93,7 +103,16 @@ pub(super) fn backward(
     parallel::for_each(tasks, operations, component_backward);
 }
 
-dispatch! { fn component_backward(task: ComponentTask<'_>) = component_backward_body }
+fn component_backward(task: ComponentTask<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 {
+        // SAFETY: `level` returns a level only if this processor has all of its features.
+        return unsafe { super::avx512::component_backward(task) };
+    }
+    general_backward(task);
+}
+
+dispatch! { fn general_backward(task: ComponentTask<'_>) = component_backward_body }
 
 #[inline(always)]
 fn component_backward_body<const FUSED: bool>(task: ComponentTask<'_>) {

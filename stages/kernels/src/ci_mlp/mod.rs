@@ -5,6 +5,8 @@
 //! Shapes: `x`, `z` `[C, R]`; `w1`, `b1`, `w2` `[C, H]`; `b2` `[C]`. The hidden layer `[C, H, R]`, sixteen times larger
 //! than anything else in a step, is never written to memory: the backward pass computes it again.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod cpu;
 #[cfg(test)]
 mod tests;

@@ -16,36 +16,36 @@ impl<D: Backend> Graph<D> {
     pub fn relu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().relu(x.view(), x.shape())?;
         let view = x.view().clone();
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.relu_backward(&view, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns the exact GELU.
     pub fn gelu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().gelu(x.view(), x.shape())?;
         let view = x.view().clone();
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.gelu_backward(&view, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns `function(x)`, with the gradient that the method defines for it.
     pub fn sigmoid(&self, function: Sigmoid, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         let out = self.device().sigmoid(function, x.view(), x.shape())?;
         let view = x.view().clone();
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.sigmoid_backward(function, &view, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns `scale x + noise_scale noise`, the noise a constant.
     pub fn blend(&self, x: &Var<D>, scale: f32, noise: &Var<D>, noise_scale: f32) -> DeviceResult<Var<D>, D> {
         assert_eq!(x.shape(), noise.shape(), "blend");
         let out = self.device().blend(x.view(), scale, noise.view(), noise_scale, x.shape())?;
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.blend_backward(scale, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns the mask `g + (1 − g) r` (spec section 4).
@@ -53,10 +53,10 @@ impl<D: Backend> Graph<D> {
         assert_eq!(importance.shape(), source.shape(), "importance and source of a mask");
         let out = self.device().interpolate(importance.view(), source.view(), importance.shape())?;
         let (g, r) = (importance.view().clone(), source.view().clone());
-        Ok(self.push(out, &[importance, source], move |device, grad_out, grads| {
+        self.push(out, &[importance, source], move |device, grad_out, grads| {
             let [grad_g, grad_r] = grads else { unreachable!("two inputs") };
             device.interpolate_backward(&g, &r, grad_out, grad_g.as_mut(), grad_r.as_mut())
-        }))
+        })
     }
 
     /// Returns `count` features of `x` from `start` on.
@@ -65,9 +65,9 @@ impl<D: Backend> Graph<D> {
         assert!(start + count <= features, "features {start}..{} of {features}", start + count);
         let span = start * rows..(start + count) * rows;
         let out = self.device().slice(x.view(), span.clone(), (count, rows))?;
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.slice_backward(span, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns `x` `(features, 1)` for each of `rows` rows.
@@ -75,8 +75,8 @@ impl<D: Backend> Graph<D> {
         assert_eq!(x.shape().1, 1, "one column to repeat");
         let shape = (x.shape().0, rows);
         let out = self.device().repeat_rows(x.view(), shape)?;
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.repeat_rows_backward(shape, grad_out, grad))
-        }))
+        })
     }
 }

@@ -11,9 +11,9 @@ impl<D: Backend> Graph<D> {
         assert_eq!(prediction.shape(), target.shape(), "prediction and target");
         let out = self.device().squared_error(prediction.view(), target.view())?;
         let (p, t) = (prediction.view().clone(), target.view().clone());
-        Ok(self.push(out, &[prediction], move |device, grad_out, grads| {
+        self.push(out, &[prediction], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.squared_error_backward(&p, &t, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns one site's importance minimality over `positions` positions.
@@ -31,7 +31,7 @@ impl<D: Backend> Graph<D> {
         let (out, sums) =
             self.device().importance_minimality(upper.view(), counts.as_ref(), constants, positions, shape)?;
         let view = upper.view().clone();
-        Ok(self.push(out, &[upper], move |device, grad_out, grads| {
+        self.push(out, &[upper], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| {
                 device.importance_minimality_backward(
                     &view,
@@ -44,7 +44,7 @@ impl<D: Backend> Graph<D> {
                     grad,
                 )
             })
-        }))
+        })
     }
 
     /// Returns `Σ (W − (VU)ᵀ)²`: `w` `(d_out, d_in)` a constant, `v` `(d_in, C)`, `u` `(C, d_out)`.
@@ -53,10 +53,10 @@ impl<D: Backend> Graph<D> {
         let out = self.device().faithfulness(w.view(), v.view(), u.view(), w_shape)?;
         let (w_view, v_view, u_view) = (w.view().clone(), v.view().clone(), u.view().clone());
         assert_eq!(v.is_traced(), u.is_traced(), "V and U are trained together");
-        Ok(self.push(out, &[v, u], move |device, grad_out, grads| {
+        self.push(out, &[v, u], move |device, grad_out, grads| {
             let [Some(grad_v), Some(grad_u)] = grads else { unreachable!("two traced inputs") };
             device.faithfulness_backward(&w_view, &v_view, &u_view, w_shape, grad_out, grad_v, grad_u)
-        }))
+        })
     }
 
     /// Returns `Σ coefficient · scalar`; nothing for an empty list but zero.
@@ -65,10 +65,10 @@ impl<D: Backend> Graph<D> {
         let views: Vec<_> = terms.iter().map(|(_, scalar)| scalar.view().clone()).collect();
         let out = self.device().combine(&views, &coefficients)?;
         let scalars: Vec<&Var<D>> = terms.iter().map(|(_, scalar)| scalar).collect();
-        Ok(self.push(out, &scalars, move |device, grad_out, grads| {
+        self.push(out, &scalars, move |device, grad_out, grads| {
             coefficients.iter().zip(grads).try_for_each(|(coefficient, grad)| {
                 grad.as_mut().map_or(Ok(()), |grad| device.combine_backward(*coefficient, grad_out, grad))
             })
-        }))
+        })
     }
 }

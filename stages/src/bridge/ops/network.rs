@@ -22,12 +22,12 @@ impl<D: Backend> Graph<D> {
         if !trained {
             assert!(!x.is_traced(), "a frozen network's input has no gradient");
         }
-        Ok(self.push(out, &inputs, move |device, grad_out, grads| {
+        self.push(out, &inputs, move |device, grad_out, grads| {
             let [grad_x, Some(w1), Some(b1), Some(w2), Some(b2)] = grads else {
                 unreachable!("five inputs, weights trained")
             };
             device.ci_mlp_backward(&view, &weights, shape, grad_out, grad_x.as_mut(), [w1, b1, w2, b2])
-        }))
+        })
     }
 
     /// Returns `y[c] = W[c]ᵀ x[c] + b[c]` for the components side by side.
@@ -45,9 +45,9 @@ impl<D: Backend> Graph<D> {
         if !w.is_traced() {
             assert!(!x.is_traced(), "a frozen network's input has no gradient");
         }
-        Ok(self.push(out, &[x, w, b], move |device, grad_out, grads| {
+        self.push(out, &[x, w, b], move |device, grad_out, grads| {
             let [grad_x, Some(grad_w), Some(grad_b)] = grads else { unreachable!("three inputs, weights trained") };
             device.grouped_linear_backward(&x_view, &w_view, layout, grad_out, grad_x.as_mut(), grad_w, grad_b)
-        }))
+        })
     }
 }

@@ -21,7 +21,7 @@ impl<D: Backend> Graph<D> {
         assert_eq!(n, inputs, "product: a weight for {n} features meets {inputs}");
         let out = self.device().product(w.view(), x.view(), transposed, n, (m, rows))?;
         let (w_view, x_view) = (w.view().clone(), x.view().clone());
-        Ok(self.push(out, &[w, x], move |device, grad_out, grads| {
+        self.push(out, &[w, x], move |device, grad_out, grads| {
             let [grad_w, grad_x] = grads else { unreachable!("two inputs") };
             device.product_backward(
                 &w_view,
@@ -33,7 +33,7 @@ impl<D: Backend> Graph<D> {
                 grad_w.as_mut(),
                 grad_x.as_mut(),
             )
-        }))
+        })
     }
 
     /// Returns `x + b` for every row: `x` `(m, R)`, `bias` `(m, 1)`.
@@ -41,18 +41,18 @@ impl<D: Backend> Graph<D> {
         let shape = x.shape();
         assert_eq!(bias.shape(), (shape.0, 1), "bias of {} features", shape.0);
         let out = self.device().add_bias(x.view(), bias.view(), shape)?;
-        Ok(self.push(out, &[x, bias], move |device, grad_out, grads| {
+        self.push(out, &[x, bias], move |device, grad_out, grads| {
             let [grad_x, grad_bias] = grads else { unreachable!("two inputs") };
             device.add_bias_backward(shape, grad_out, grad_x.as_mut(), grad_bias.as_mut())
-        }))
+        })
     }
 
     /// Returns `a + b`.
     pub fn add(&self, a: &Var<D>, b: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(a.shape(), b.shape(), "sum of matrices");
         let out = self.device().add(a.view(), b.view(), a.shape())?;
-        Ok(self.push(out, &[a, b], move |device, grad_out, grads| {
+        self.push(out, &[a, b], move |device, grad_out, grads| {
             grads.iter_mut().flatten().try_for_each(|grad| device.add_backward(grad_out, grad))
-        }))
+        })
     }
 }

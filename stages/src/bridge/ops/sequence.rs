@@ -12,9 +12,9 @@ impl<D: Backend> Graph<D> {
         let shape = (table.shape().1, tokens.shape().1);
         let out = self.device().embed(table.view(), tokens.view(), shape)?;
         let tokens = tokens.view().clone();
-        Ok(self.push(out, &[table], move |device, grad_out, grads| {
+        self.push(out, &[table], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.embed_backward(&tokens, shape, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns `x` with `constant` `(features, length)` added to the positions of every sequence.
@@ -22,9 +22,9 @@ impl<D: Backend> Graph<D> {
         let (features, length) = constant.shape();
         assert_eq!(features, x.shape().0, "features of the constant");
         let out = self.device().add_to_positions(x.view(), constant.view(), length, x.shape())?;
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.add_backward(grad_out, grad))
-        }))
+        })
     }
 
     /// Returns causal attention with `heads` heads within sequences of `length` positions; see
@@ -35,10 +35,10 @@ impl<D: Backend> Graph<D> {
         assert_eq!((k.shape(), v.shape()), (shape, shape), "queries, keys and values");
         let views = [q, k, v].map(|value| value.view().clone());
         let out = self.device().attention(views.each_ref(), layout, shape)?;
-        Ok(self.push(out, &[q, k, v], move |device, grad_out, grads| {
+        self.push(out, &[q, k, v], move |device, grad_out, grads| {
             let [q, k, v] = grads else { unreachable!("three inputs") };
             device.attention_backward(views.each_ref(), layout, grad_out, [q.as_mut(), k.as_mut(), v.as_mut()])
-        }))
+        })
     }
 
     /// Returns how much every position attends to every other, `[sequences, heads, length, length]`; for looking at.
@@ -52,20 +52,20 @@ impl<D: Backend> Graph<D> {
         assert_eq!((scale.shape(), shift.shape()), ((shape.0, 1), (shape.0, 1)), "scale and shift of a layer norm");
         let out = self.device().layer_norm(x.view(), scale.view(), shift.view(), shape)?;
         let (x_view, scale_view) = (x.view().clone(), scale.view().clone());
-        Ok(self.push(out, &[x, scale, shift], move |device, grad_out, grads| {
+        self.push(out, &[x, scale, shift], move |device, grad_out, grads| {
             let [x, scale, shift] = grads else { unreachable!("three inputs") };
             let grads = [x.as_mut(), scale.as_mut(), shift.as_mut()];
             device.layer_norm_backward(&x_view, &scale_view, shape, grad_out, grads)
-        }))
+        })
     }
 
     /// Returns the last position of every sequence of `length`, `(features, R / length)`.
     pub fn last_positions(&self, x: &Var<D>, length: usize) -> DeviceResult<Var<D>, D> {
         let shape = x.shape();
         let out = self.device().last_positions(x.view(), length, shape)?;
-        Ok(self.push(out, &[x], move |device, grad_out, grads| {
+        self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.last_positions_backward(length, shape.1, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns `Σ KL(softmax(target) ‖ softmax(prediction))` over positions, logits `(V, R)`; the target is a constant.
@@ -74,11 +74,11 @@ impl<D: Backend> Graph<D> {
         let rows = prediction.shape().1;
         let (out, normalisers) = self.device().kl_divergence(prediction.view(), target.view(), rows)?;
         let (p, t) = (prediction.view().clone(), target.view().clone());
-        Ok(self.push(out, &[prediction], move |device, grad_out, grads| {
+        self.push(out, &[prediction], move |device, grad_out, grads| {
             grads[0]
                 .as_mut()
                 .map_or(Ok(()), |grad| device.kl_divergence_backward(&p, &t, &normalisers, rows, grad_out, grad))
-        }))
+        })
     }
 
     /// Returns the summed cross entropy of `logits` `(V, R)` against the labels `(1, R)`; negative ones are left out.
@@ -86,11 +86,11 @@ impl<D: Backend> Graph<D> {
         assert_eq!(labels.shape(), (1, logits.shape().1), "one label for each position");
         let (out, normalisers) = self.device().cross_entropy(logits.view(), labels.view())?;
         let (x, labels) = (logits.view().clone(), labels.view().clone());
-        Ok(self.push(out, &[logits], move |device, grad_out, grads| {
+        self.push(out, &[logits], move |device, grad_out, grads| {
             grads[0]
                 .as_mut()
                 .map_or(Ok(()), |grad| device.cross_entropy_backward(&x, &labels, &normalisers, grad_out, grad))
-        }))
+        })
     }
 }
 

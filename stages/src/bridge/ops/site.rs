@@ -58,7 +58,7 @@ impl<D: Backend> Graph<D> {
             order.extend(value);
             value.map(|_| order.len() - 1)
         });
-        Ok(self.push(out, &order, move |device, grad_out, grads| {
+        self.push(out, &order, move |device, grad_out, grads| {
             let mut grads: Vec<_> = grads.iter_mut().map(Option::as_mut).collect();
             let mut at = |position: Option<usize>| position.and_then(|position| grads[position].take());
             let wanted = SiteGradients {
@@ -69,6 +69,6 @@ impl<D: Backend> Graph<D> {
                 delta_mask: at(delta_at),
             };
             device.masked_site_backward(&views, grad_out, wanted)
-        }))
+        })
     }
 }

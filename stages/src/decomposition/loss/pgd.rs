@@ -168,8 +168,10 @@ fn attacked_error<D: Backend>(
         let graph = Graph::recording(step.graph.device());
         let inner = step.detached(&graph);
         let inner = inner.step();
-        let leaves: Vec<Option<Var<D>>> =
-            sources.iter().map(|source| source.as_ref().map(|source| graph.leaf(source.array().clone()))).collect();
+        let leaves: Vec<Option<Var<D>>> = sources
+            .iter()
+            .map(|source| source.as_ref().map(|source| graph.leaf(source.array().clone())).transpose())
+            .collect::<Result<_, _>>()?;
         let error = output_error(&inner, &masks_of(&inner, &leaves, routes)?)?;
         let loss = mean_output_error(&inner, vec![error])?;
         let mut gradients = graph.backward(&loss)?;
