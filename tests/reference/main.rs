@@ -10,7 +10,6 @@ mod ci_fns;
 mod compare_models;
 mod components;
 mod datasets;
-mod induction_head;
 mod losses;
 mod schedules;
 mod sigmoids;

@@ -6,6 +6,7 @@
 
 mod color;
 mod draw;
+pub mod induction_head;
 mod panel;
 mod raster;
 pub mod resid_mlp;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::StageError;
 
-use super::{Embedding, Layer, Linear, Module, RunModule, TargetModel};
+use super::{Embedding, Layer, Linear, Module, RunModule, TargetModel, as_matrix, run_module};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
@@ -177,7 +177,7 @@ pub struct QueriesAndKeys<D: Backend> {
 
 impl<D: Backend> InductionHead<D> {
     /// Returns the model made of values already on the device, in the order of [`InductionHeadConfig::tensors`] and
-    /// shaped as `matrix_shape` says.
+    /// shaped as [`InductionHead::constant`] does.
     ///
     /// # Panics
     /// If the number of values is not that of the configuration.
@@ -233,10 +233,27 @@ impl<D: Backend> InductionHead<D> {
                     tensor.shape
                 )));
             }
-            let value = constant(&graph, role, &shape, &tensor.data);
+            let value = Self::constant(&graph, role, &shape, &tensor.data);
             values.push(value.map_err(|error| StageError::failed(format!("{error:?}")))?);
         }
         Ok(Self::new(config, values))
+    }
+
+    /// Returns a tensor of the state dict as it lies on the device: vectors are one column, positions `(d, seq_len)`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn constant(
+        graph: &Graph<D>,
+        role: TensorRole,
+        shape: &[usize],
+        data: &[f32],
+    ) -> DeviceResult<Var<D>, D> {
+        if let (TensorRole::Positions, [_, length, d]) = (role, shape) {
+            let by_feature = (0..*d).flat_map(|f| (0..*length).map(move |p| data[p * d + f])).collect();
+            return graph.upload(by_feature, (*d, *length));
+        }
+        graph.upload(data.to_vec(), as_matrix(shape))
     }
 
     /// Returns the residual stream before the final norm, showing every block's queries and keys to `look`.
@@ -284,7 +301,7 @@ impl<D: Backend> InductionHead<D> {
     /// # Errors
     /// The device's.
     pub fn last_logits(&self, graph: &Graph<D>, tokens: &Var<D>) -> DeviceResult<Var<D>, D> {
-        let mut run = |module: usize, x: &Var<D>| self.run_plain(graph, module, x);
+        let mut run = |module: usize, x: &Var<D>| run_module(self, graph, module, x);
         let x = self.residual(graph, tokens, &mut run, &mut |_| ())?;
         self.unembed(graph, &graph.last_positions(&x, self.config.seq_len)?, &mut run)
     }
@@ -295,41 +312,13 @@ impl<D: Backend> InductionHead<D> {
     /// The device's.
     pub fn attention_weights(&self, graph: &Graph<D>, tokens: &Var<D>) -> DeviceResult<Vec<Vec<f32>>, D> {
         let mut seen = Vec::new();
-        let mut run = |module: usize, x: &Var<D>| self.run_plain(graph, module, x);
+        let mut run = |module: usize, x: &Var<D>| run_module(self, graph, module, x);
         self.residual(graph, tokens, &mut run, &mut |qk| seen.push(qk))?;
         let weights = |qk: &QueriesAndKeys<D>| {
             graph.attention_weights(&qk.queries, &qk.keys, self.config.n_heads, self.config.seq_len)
         };
         seen.iter().map(weights).collect()
     }
-
-    fn run_plain(&self, graph: &Graph<D>, module: usize, x: &Var<D>) -> DeviceResult<Var<D>, D> {
-        let layer = &self.modules[module].layer;
-        layer.finish(graph, &layer.product(graph, x)?)
-    }
-}
-
-/// Returns a tensor of the state dict as it lies on the device: vectors are one column, positions `(d, seq_len)`.
-///
-/// # Errors
-/// The device's.
-pub fn constant<D: Backend>(
-    graph: &Graph<D>,
-    role: TensorRole,
-    shape: &[usize],
-    data: &[f32],
-) -> DeviceResult<Var<D>, D> {
-    if let (TensorRole::Positions, [_, length, d]) = (role, shape) {
-        let by_feature = (0..*d).flat_map(|f| (0..*length).map(move |p| data[p * d + f])).collect();
-        return graph.upload(by_feature, (*d, *length));
-    }
-    graph.upload(data.to_vec(), matrix_shape(shape))
-}
-
-/// Returns the shape on the device of a trained tensor.
-#[must_use]
-pub fn matrix_shape(shape: &[usize]) -> (usize, usize) {
-    (shape[0], shape.get(1).copied().unwrap_or(1))
 }
 
 impl<D: Backend> TargetModel<D> for InductionHead<D> {
