@@ -81,7 +81,7 @@ fn labels(layers: &Layers, feature: usize, y_span: f64) -> Vec<Mark> {
         }
         free = y;
         marks.push(Mark::Note {
-            at: (feature as f64 + 0.09, y - 0.32 * line),
+            at: (feature as f64 + 0.09, y),
             text: neuron.to_string(),
             anchor: Anchor::Start,
             color: category(layer),
