@@ -276,7 +276,7 @@ fn contributions_that_are_not_numbers_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d");
     let artifact = resid_decomposition(&path, 0);
-    let mut state: Vec<(String, Tensor)> = crate::artifact::tensors::read(&path.join("components.safetensors"))
+    let mut state: Vec<(String, Tensor)> = tensors::read(&path.join("components.safetensors"))
         .unwrap()
         .iter()
         .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
