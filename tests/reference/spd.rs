@@ -3,7 +3,7 @@
 use dfdx::prelude::Cpu;
 use serde_json::Value;
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
-use spdflow_stages::bridge::{DeviceResult, Graph, Var};
+use spdflow_stages::bridge::{DeviceResult, Graph, MaskSource, Var};
 use spdflow_stages::decomposition::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use spdflow_stages::decomposition::draws::{DrawKey, Draws, Sampling};
 use spdflow_stages::decomposition::loss::{
@@ -241,8 +241,9 @@ impl Draws<Cpu> for Recorded<'_> {
         site: usize,
         _: usize,
         _: Sampling,
-    ) -> DeviceResult<Var<Cpu>, Cpu> {
-        self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))
+    ) -> DeviceResult<MaskSource<Cpu>, Cpu> {
+        let source = self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))?;
+        Ok(MaskSource::Given(source))
     }
 
     fn delta(&mut self, graph: &Graph<Cpu>, key: DrawKey<'_>, site: usize) -> DeviceResult<Var<Cpu>, Cpu> {
