@@ -12,6 +12,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::sequence::SequenceKernels;
 
 /// A matrix on a device, row-major. Scalars are `(1, 1)`, vectors over the batch `(1, R)`. Cloning shares the data.
 pub struct Array<D: Buffers> {
@@ -183,6 +184,15 @@ pub trait Kernels: Buffers {
     fn relu_backward(
         &self,
         x: &Self::View,
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut GradientBuffer<Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// Every number rounded to bfloat16.
+    fn round_bf16(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::round_bf16`]: straight through, rounded.
+    fn round_bf16_backward(
+        &self,
         grad_out: &GradientBuffer<Self>,
         grad_x: &mut GradientBuffer<Self>,
     ) -> DeviceResult<(), Self>;
@@ -409,4 +419,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels {}
+pub trait Backend: Kernels + SequenceKernels {}

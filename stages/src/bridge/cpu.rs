@@ -9,7 +9,7 @@ use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask, Source};
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{ci_mlp, faithfulness, gelu, linear, relu, squared_error};
+use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, squared_error};
 
 use super::backend::{
     Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
@@ -104,6 +104,17 @@ impl Kernels for Cpu {
 
     fn relu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
         relu::backward(x, grad_out, grad_x);
+        Ok(())
+    }
+
+    fn round_bf16(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        let mut y = vec![0.0; x.len()];
+        bf16::forward(x, &mut y);
+        self.upload(y, shape)
+    }
+
+    fn round_bf16_backward(&self, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+        bf16::backward(grad_out, grad_x);
         Ok(())
     }
 

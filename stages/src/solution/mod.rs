@@ -19,6 +19,6 @@ pub use neuron_contributions::{
     NeuronContributions, ResidLayer, correlation, model_contributions, neuron_contributions, target_contributions,
 };
 pub use ownership::{OTHERS_BELOW, OWNED_ABOVE, active_components, features_with_own_component};
-pub use permutation::{Assignment, dense_permutation, identity_permutation};
+pub use permutation::{Assignment, dense_permutation, identity_permutation, shown_order};
 pub use target::{DensePattern, Expected, IdentityPattern, TargetSolution, TargetSolutionError};
 pub use tms_geometry::{TmsGeometry, frobenius_norms, significant_subnets, subnet_sizes, tms_geometry};

@@ -4,7 +4,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::super::backend::Backend;
-use super::super::graph::{DeviceResult, Graph, Var};
+use super::super::graph::{DeviceResult, Graph, Precision, Var};
 
 impl<D: Backend> Graph<D> {
     /// Returns uniform draws `(features, rows.len())`; see `spdflow_kernels::philox`.
@@ -18,6 +18,22 @@ impl<D: Backend> Graph<D> {
         let view = x.view().clone();
         self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.relu_backward(&view, grad_out, grad))
+        })
+    }
+
+    /// Returns `x` as products and errors read it: itself, or rounded to bfloat16 if the graph computes with that.
+    pub fn operand(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        match self.precision() {
+            Precision::F32 => Ok(x.clone()),
+            Precision::Bf16 => self.round_bf16(x),
+        }
+    }
+
+    /// Returns `x` rounded to bfloat16; the gradient goes straight through, rounded too.
+    pub fn round_bf16(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        let out = self.device().round_bf16(x.view(), x.shape())?;
+        self.push(out, &[x], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.round_bf16_backward(grad_out, grad))
         })
     }
 
