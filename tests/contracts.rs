@@ -115,7 +115,11 @@ fn choices(schema: &serde_json::Value) -> BTreeSet<String> {
 fn others(data: &Data, choices: &BTreeSet<String>) -> Vec<Data> {
     match data {
         Data::Bool(truth) => vec![Data::Bool(!truth)],
-        Data::Integer(number) => vec![Data::Integer(number + 1), Data::Integer(number - 1)],
+        Data::Integer(number) => {
+            // Twice as many last: some counts must be multiples of others.
+            let all = [number + 1, number - 1, number * 2];
+            all.into_iter().filter(|other| other != number).map(Data::Integer).collect()
+        }
         Data::Float(number) => {
             // A step that a f32 can just tell, and larger ones.
             let all = [number * (1.0 + 1e-6), number * 0.5, number + 0.25, number * 2.0];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::Bench;
 use crate::support::runs::{PIPELINE, bench, events, long_bench, outcomes, results, signal, start_until_step};
 
 fn undisturbed_long_results() -> BTreeMap<PathBuf, Vec<u8>> {
@@ -115,6 +116,83 @@ fn a_killed_run_goes_on_from_its_checkpoint_and_gives_the_same_bytes() {
     let outcomes = outcomes(&events(&bench, &[]));
     assert_eq!(outcomes, ["decompose[seed=0] resumed", "decompose[seed=1] ran", "target cached"]);
     assert_eq!(results(&bench), undisturbed_long_results());
+}
+
+/// Everything that an evaluation can draw, at steps of which some come before and some after a kill.
+const FIGURES: &str = "
+save_every = 500
+[stage.decompose.params.evaluation]
+every = 250
+slow_every = 750
+batches = 2
+identity = [{ pattern = \"linear*\", n_features = 5 }]
+metrics = [\"ci_l0\", { kind = \"ci_histograms\", n_batches_accum = 1 }, \"permuted_ci_plots\", \"uv_plots\"]
+";
+
+#[test]
+fn what_is_measured_and_how_often_does_not_change_what_is_learned() {
+    let learned = |text: String| {
+        let bench = Bench::new().file("small.toml", text);
+        events(&bench, &[]);
+        let results = results(&bench);
+        let of = |file: &str| results[Path::new(&format!("small/decompose/seed=1/{file}"))].clone();
+        assert_eq!(results.contains_key(Path::new("small/decompose/seed=1/evaluation.parquet")), results.len() > 20);
+        (of("components.safetensors"), of("ci.parquet"))
+    };
+    let plain = learned(PIPELINE.to_owned());
+    let often = "
+[stage.decompose.params.evaluation]
+every = 3
+slow_every = 9
+batches = 4
+batch_size = 17
+losses = [{ kind = \"unmasked_recon\", coeff = 0.0 }]
+metrics = [
+  \"component_activation_density\",
+  { kind = \"pgd_multi_batch_recon\", init = \"random\", step_size = 0.1, n_steps = 2, gradient_accumulation_steps = 2 },
+]
+";
+    assert!(learned(format!("{PIPELINE}{often}")) == plain);
+    assert!(learned(format!("{PIPELINE}{FIGURES}")) == plain);
+}
+
+#[test]
+fn figures_and_saves_made_before_a_kill_are_in_the_result() {
+    let bench = || {
+        let long = PIPELINE.replace("steps = 20\n", "steps = 1500\n").replace("seed = [0, 1]", "seed = [0]");
+        Bench::new().file("small.toml", format!("{long}{FIGURES}"))
+    };
+    let undisturbed = bench();
+    events(&undisturbed, &[]);
+    let expected = results(&undisturbed);
+    let folder = Path::new("small/decompose/seed=0");
+    let figures = ["causal_importances", "causal_importance_values", "uv_matrices"].map(|key| format!("figures_{key}"));
+    for step in [0, 750, 1500] {
+        for name in figures.iter().chain([&"l0_bar_chart".to_owned()]) {
+            for format in ["png", "svg"] {
+                let file = folder.join(format!("figures/{name}_{step}.{format}"));
+                assert!(expected.contains_key(&file), "{}", file.display());
+            }
+        }
+    }
+    for step in [500, 1000] {
+        assert!(expected.contains_key(&folder.join(format!("checkpoints/components_{step}.safetensors"))));
+    }
+    assert!(
+        !expected.contains_key(&folder.join("checkpoints/components_1500.safetensors")),
+        "that is the result itself"
+    );
+
+    let bench = bench();
+    for name in ["-KILL", "-INT"] {
+        let mut child = start_until_step(&bench, "decompose[seed=0]", &["--checkpoint-seconds", "0"]);
+        signal(&child, name);
+        child.wait().unwrap();
+    }
+    let outcomes = outcomes(&events(&bench, &[]));
+    assert_eq!(outcomes, ["decompose[seed=0] resumed", "target cached"]);
+    let differing: Vec<_> = expected.iter().filter(|(path, bytes)| results(&bench).get(*path) != Some(bytes)).collect();
+    assert!(differing.is_empty(), "{:?}", differing.iter().map(|(path, _)| path).collect::<Vec<_>>());
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Checkpoints {
 }
 
 /// Writes to a temporary file, syncs it, and renames it into place.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     let temporary = path.with_extension("partial");
     let mut file = File::create(&temporary).map_err(StageError::io("create", &temporary))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StageError::io("write", &temporary))?;

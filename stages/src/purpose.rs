@@ -30,6 +30,10 @@ pub enum Purpose {
     ImportanceNoise = 16,
     /// Batches the decomposition is evaluated on.
     EvaluationData = 20,
+    /// Batches that attacks on many batches share; the index is 0 for all sites, 1 for subsets.
+    AttackData = 21,
+    /// Noise on the causal importances of the one-hot probe (binomial sampling).
+    ProbeNoise = 22,
     /// Everything else drawn during evaluation is keyed like training with this added to its purpose.
     EvaluationOffset = 100,
     /// Batches for clustering and comparison.

@@ -10,6 +10,7 @@ mod ci_fns;
 mod compare_models;
 mod components;
 mod datasets;
+mod evaluation;
 mod losses;
 mod schedules;
 mod sigmoids;

@@ -3,7 +3,7 @@
 use dfdx::prelude::Cpu;
 use serde_json::Value;
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
-use spdflow_stages::bridge::{DeviceResult, Graph, Var};
+use spdflow_stages::bridge::{DeviceResult, Graph, MaskSource, Var};
 use spdflow_stages::decomposition::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use spdflow_stages::decomposition::draws::{DrawKey, Draws, Sampling};
 use spdflow_stages::decomposition::loss::{
@@ -245,13 +245,13 @@ pub struct Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    fn load(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
+    pub fn load(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
         let (data, cols, rows) = features(self.case, &format!("{}{name}", self.prefix));
         graph.upload(data, (cols, rows))
     }
 
     /// Loads a recording with one number for each position.
-    fn load_row(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
+    pub fn load_row(&self, graph: &Graph<Cpu>, name: &str) -> DeviceResult<Var<Cpu>, Cpu> {
         let (data, cols, rows) = features(self.case, &format!("{}{name}", self.prefix));
         graph.upload(transposed(&data, cols, rows), (1, rows * cols))
     }
@@ -265,8 +265,9 @@ impl Draws<Cpu> for Recorded<'_> {
         site: usize,
         _: usize,
         _: Sampling,
-    ) -> DeviceResult<Var<Cpu>, Cpu> {
-        self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))
+    ) -> DeviceResult<MaskSource<Cpu>, Cpu> {
+        let source = self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))?;
+        Ok(MaskSource::Given(source))
     }
 
     fn delta(&mut self, graph: &Graph<Cpu>, key: DrawKey<'_>, site: usize) -> DeviceResult<Var<Cpu>, Cpu> {

@@ -40,7 +40,7 @@ fn reference_identity_ci_error_on_recorded_importances() {
     for case in cases("07c_") {
         for recorded in case.json["cases"].as_array().expect("a list of cases") {
             let id = recorded["id"].as_str().expect("an id");
-            // Binomial sampling makes its matrices from draws: a test of the component model, not of this metric.
+            // The recorded matrices are those of continuous sampling; `evaluation.rs` makes the others from draws.
             if recorded["sampling"] == "binomial" {
                 continue;
             }
@@ -131,7 +131,7 @@ fn assert_same_numbers(what: &str, ours: &str, theirs: &str) {
     assert_eq!(numbers(ours), numbers(theirs), "{what}: `{ours}` against `{theirs}`");
 }
 
-fn check_solution(what: &str, sites: &[(&str, Matrix)], recorded: &Value) {
+pub fn check_solution(what: &str, sites: &[(&str, Matrix)], recorded: &Value) {
     let list = |key: &str| recorded[key].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value["layer_pattern"].as_str().expect("a pattern").to_owned();
     let count = |value: &Value| usize::try_from(value.as_u64().expect("a count")).expect("a small count");

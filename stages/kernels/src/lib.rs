@@ -16,6 +16,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 pub mod ci_mlp;
 pub mod divergence;
 pub mod embedding;
@@ -26,7 +27,6 @@ pub mod importance_minimality;
 mod lanes;
 pub mod layer_norm;
 pub mod linear;
-pub mod mask;
 pub mod masked_site;
 pub mod memory;
 mod parallel;

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use dfdx::prelude::{Gradients, HasErr, OwnedTape, PutTape, Tape};
 use dfdx::tensor_ops::Backward;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::backend::{Array, Backend, GradientBuffer};
 use super::slot::{Identity, Slot};
@@ -79,21 +81,44 @@ impl<D: Backend> Var<D> {
     }
 }
 
+/// How exactly products are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// As f32 numbers.
+    #[default]
+    F32,
+    /// From operands rounded to bfloat16, summed in f32.
+    Bf16,
+}
+
 /// One step's computation. Drop it with the step.
 pub struct Graph<D: Backend> {
     device: D,
     tape: Option<RefCell<OwnedTape<f32, D>>>,
+    precision: Precision,
 }
 
 impl<D: Backend> Graph<D> {
     /// Returns a graph that records how values were made, for [`Graph::backward`].
     pub fn recording(device: &D) -> Self {
-        Self { device: device.clone(), tape: Some(RefCell::default()) }
+        Self { device: device.clone(), tape: Some(RefCell::default()), precision: Precision::F32 }
     }
 
     /// Returns a graph that only computes.
     pub fn detached(device: &D) -> Self {
-        Self { device: device.clone(), tape: None }
+        Self { device: device.clone(), tape: None, precision: Precision::F32 }
+    }
+
+    /// Returns the graph computing with this precision; it is f32 otherwise.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Returns how exactly products are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Returns the device.

@@ -23,7 +23,9 @@ mod pool;
 mod sequence;
 mod slot;
 
-pub use backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
-pub use graph::{DeviceResult, Graph, Var};
-pub use ops::{MaskInput, SiteInputs};
+pub use backend::{
+    Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
+};
+pub use graph::{DeviceResult, Graph, Precision, Var};
+pub use ops::{MaskInput, MaskSource, SiteInputs};
 pub use sequence::SequenceKernels;

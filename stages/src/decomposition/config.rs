@@ -6,9 +6,11 @@ use spdflow_engine::kind::ParamIssue;
 
 use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use super::draws::Sampling;
+use super::evaluation::MetricConfig;
 use super::loss::LossConfig;
 use super::site::SitePattern;
 use super::step::OutputLoss;
+use crate::bridge::Precision;
 use crate::data::Generation;
 use crate::optimizer::schedule::Schedule;
 use crate::solution::{DensePattern, IdentityPattern};
@@ -65,9 +67,16 @@ pub struct DecomposeParams {
     /// The inputs; what the target was trained on where left out.
     #[serde(default)]
     pub data: DataOverride,
+    /// How exactly the products of a training step are computed. Parameters, gradients and the optimiser are always
+    /// f32, and so is evaluation.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between records of the training losses.
     #[serde(default = "hundred")]
     pub log_every: u64,
+    /// Steps between saves of the components into the artifact's folder `checkpoints`; only at the end where left out.
+    #[serde(default)]
+    pub save_every: Option<u64>,
     /// What is measured, and how often.
     #[serde(default)]
     pub evaluation: Evaluation,
@@ -140,14 +149,24 @@ pub struct Evaluation {
     /// Losses that are only measured.
     #[serde(default)]
     pub losses: Vec<LossConfig>,
+    /// What else is measured: numbers and figures.
+    #[serde(default)]
+    pub metrics: Vec<MetricConfig>,
+    /// Steps between slow evaluations, which draw the figures; a multiple of `every`, and `every` where left out. The
+    /// evaluation after the last step is always a slow one.
+    #[serde(default)]
+    pub slow_every: Option<u64>,
+    /// Whether the evaluation before the first step is a slow one.
+    #[serde(default = "yes")]
+    pub slow_on_first_step: bool,
     /// Sites of which each component should answer for one feature.
     #[serde(default)]
     pub identity: Vec<IdentityPattern>,
     /// Sites of which a few components should act together.
     #[serde(default)]
     pub dense: Vec<DensePattern>,
-    /// A component is significant if its subnet is larger than this (sum over input features of the length of what it
-    /// writes).
+    /// A component is significant if its subnet is larger than this: for toy models of superposition the sum over input
+    /// features of the length of what it writes, else its Frobenius norm.
     #[serde(default = "significant")]
     pub significance_threshold: f64,
 }
@@ -160,6 +179,9 @@ impl Default for Evaluation {
             batch_size: None,
             alive_threshold: tenth(),
             losses: Vec::new(),
+            metrics: Vec::new(),
+            slow_every: None,
+            slow_on_first_step: true,
             identity: Vec::new(),
             dense: Vec::new(),
             significance_threshold: significant(),
@@ -216,7 +238,9 @@ impl DecomposeParams {
         at_least_one("batch_size", self.batch_size as u64);
         at_least_one("mask_samples", self.mask_samples as u64);
         at_least_one("log_every", self.log_every);
+        at_least_one("save_every", self.save_every.unwrap_or(1));
         at_least_one("evaluation.every", self.evaluation.every);
+        at_least_one("evaluation.slow_every", self.evaluation.slow_every.unwrap_or(1));
         at_least_one("evaluation.batches", self.evaluation.batches as u64);
         at_least_one("evaluation.batch_size", self.evaluation.batch_size.unwrap_or(1) as u64);
         for (list, sites) in [("sites", &self.sites), ("identities", &self.identities)] {
@@ -248,6 +272,20 @@ impl DecomposeParams {
                         .push(ParamIssue::new(format!("{list}[{i}].kind"), "names a loss that is in the list already"));
                 }
             }
+        }
+        for (i, metric) in self.evaluation.metrics.iter().enumerate() {
+            let path = format!("evaluation.metrics[{i}]");
+            let own = metric.issues().into_iter();
+            issues.extend(own.map(|issue| ParamIssue { path: format!("{path}.{}", issue.path), ..issue }));
+            let kind = std::mem::discriminant(metric);
+            if self.evaluation.metrics[..i].iter().any(|other| std::mem::discriminant(other) == kind) {
+                issues.push(ParamIssue::new(format!("{path}.kind"), "names a metric that is in the list already"));
+            }
+        }
+        let every = self.evaluation.every.max(1);
+        if let Some(slow) = self.evaluation.slow_every.filter(|slow| slow % every != 0) {
+            let message = format!("must be a multiple of `evaluation.every`, which is {every}, found {slow}");
+            issues.push(ParamIssue::new("evaluation.slow_every", message));
         }
         let mut positive = |path: &str, value: f64| {
             if !(value > 0.0 && value.is_finite()) {

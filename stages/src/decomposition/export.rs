@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{InputArtifact, StageContext, StageError, Summary};
 
 use super::config::DecomposeParams;
+use super::evaluation::EvaluationRecords;
 use super::model::{ComponentModel, Leaves, component_key};
 use super::probe::{by_row, probe};
-use super::run::build;
+use super::run::{build, evaluated_steps, saved_steps};
 use crate::artifact::ci_table::CiTable;
 use crate::artifact::json;
 use crate::artifact::metric_log::MetricLog;
@@ -79,7 +80,7 @@ pub fn write<D: Backend>(
     (model, parameters): (&ComponentModel<D>, &Parameters<D>),
     target_state: &Tensors,
     description: &DecompositionDescription,
-    metrics: &MetricLog,
+    (metrics, records): (&MetricLog, &EvaluationRecords),
     context: &StageContext<'_>,
     summary: &mut Summary,
 ) -> Result<(), StageError> {
@@ -93,9 +94,10 @@ pub fn write<D: Backend>(
     summary.file(DESCRIPTION_FILE, "json", "what was decomposed, the whole configuration, and the final numbers");
     metrics.write(&out.join(METRICS_FILE))?;
     summary.file(METRICS_FILE, "parquet", "losses, L0, gradient norms and evaluations by step");
+    records.export(out, evaluated_steps(&description.params), saved_steps(&description.params), summary)?;
     if let Some(n_features) = description.data.n_features() {
-        let probes =
-            probe(device, model, parameters, n_features).map_err(|error| StageError::failed(format!("{error:?}")))?;
+        let probes = probe(device, model, parameters, n_features, None)
+            .map_err(|error| StageError::failed(format!("{error:?}")))?;
         CiTable { sites: probes }.write(&out.join(CI_FILE))?;
         summary.file(CI_FILE, "parquet", "causal importances with one feature active at 0.75, for each feature");
     }
@@ -103,7 +105,7 @@ pub fn write<D: Backend>(
 }
 
 /// Returns the whole state dict: `target_model.*`, `_components.*`, `_ci_fns.*` (spec section 2.7).
-fn state<D: Backend>(
+pub(super) fn state<D: Backend>(
     model: &ComponentModel<D>,
     parameters: &Parameters<D>,
     target_state: &Tensors,

@@ -9,7 +9,7 @@ use spdflow_kernels::philox::normal;
 
 use super::causal_importance::{CausalImportance, Importance, NetworkInput, SigmoidType};
 use super::site::SitePlan;
-use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, SiteInputs, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, MaskSource, SiteInputs, Var};
 use crate::models::{LayerKind, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
@@ -75,7 +75,8 @@ pub struct CleanPass<D: Backend> {
 
 impl<D: Backend> CleanPass<D> {
     /// Returns the same pass with nothing traced, on `graph`.
-    pub(super) fn detached(&self, graph: &Graph<D>) -> Self {
+    #[must_use]
+    pub fn detached(&self, graph: &Graph<D>) -> Self {
         Self {
             input: self.input.clone(),
             output: self.output.clone(),
@@ -109,6 +110,8 @@ pub enum ComponentMask<D: Backend> {
     PerComponent(Var<D>),
     /// `(C, R)`.
     Full(Var<D>),
+    /// Between the lower causal importances `(C, R)` and one.
+    Between(Var<D>, MaskSource<D>),
 }
 
 impl<D: Backend> Clone for ComponentMask<D> {
@@ -117,6 +120,7 @@ impl<D: Backend> Clone for ComponentMask<D> {
             Self::Ones => Self::Ones,
             Self::PerComponent(mask) => Self::PerComponent(mask.clone()),
             Self::Full(mask) => Self::Full(mask.clone()),
+            Self::Between(importance, source) => Self::Between(importance.clone(), source.clone()),
         }
     }
 }
@@ -334,14 +338,16 @@ impl<D: Backend> ComponentModel<D> {
             (true, false, true) => Some(module.product.clone()),
             (true, false, false) => Some(self.target.modules()[site.plan.module].layer.product(graph, x)?),
         };
+        let frozen = frozen.map(|frozen| graph.operand(&frozen)).transpose()?;
         graph.masked_site(&SiteInputs {
-            activations: &activations,
+            activations: &graph.operand(&activations)?,
             mask: match &mask.mask {
                 ComponentMask::Ones => MaskInput::Ones,
                 ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
                 ComponentMask::Full(mask) => MaskInput::Full(mask),
+                ComponentMask::Between(importance, source) => MaskInput::Between { importance, source },
             },
-            u,
+            u: &graph.operand(u)?,
             frozen: frozen.as_ref(),
             delta_mask: mask.delta.as_ref(),
             routing: mask.routing.as_ref(),

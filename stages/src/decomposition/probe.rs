@@ -14,7 +14,8 @@ pub const PROBE_INPUT: f32 = 0.75;
 
 /// Returns every site's causal importances `[n_features, C]` when feature i alone is active with value 0.75, for each i.
 ///
-/// Sampling is continuous, whatever the run's: no noise enters.
+/// `noise` `(C, n_features)` of each site is given where importances are to be those of binomial sampling; the pictures
+/// and tables of the result are made without.
 ///
 /// # Errors
 /// The device's.
@@ -23,6 +24,7 @@ pub fn probe<D: Backend>(
     model: &ComponentModel<D>,
     parameters: &Parameters<D>,
     n_features: usize,
+    noise: Option<&[Var<D>]>,
 ) -> DeviceResult<Vec<SiteCi>, D> {
     let mut input = vec![0.0; n_features * n_features];
     input.iter_mut().step_by(n_features + 1).for_each(|x| *x = PROBE_INPUT);
@@ -30,7 +32,7 @@ pub fn probe<D: Backend>(
     let leaves = Leaves(parameters.leaves(&graph)?);
     let input = graph.upload(input, (n_features, n_features))?;
     let clean = model.clean_pass(&graph, &leaves, &input)?;
-    let importances = model.importances(&graph, &leaves, &clean, None)?;
+    let importances = model.importances(&graph, &leaves, &clean, noise)?;
     Ok(model.sites().iter().zip(importances).map(|(site, importance)| site_ci(&site.plan.name, &importance)).collect())
 }
 

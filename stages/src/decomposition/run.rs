@@ -4,7 +4,8 @@ use spdflow_engine::kind::{StageContext, StageError};
 
 use super::config::DecomposeParams;
 use super::draws::{Sampling, StreamDraws};
-use super::evaluation::Evaluator;
+use super::evaluation::{EvaluationRecords, Evaluator};
+use super::export::state as whole_state;
 use super::model::ComponentModel;
 use super::site::plan;
 use super::step::{OutputLoss, StepSettings};
@@ -24,6 +25,8 @@ pub struct Finished<D: Backend> {
     pub trainer: Trainer<D>,
     /// Everything recorded on the way.
     pub metrics: MetricLog,
+    /// The figures of slow evaluations and the saved components.
+    pub records: EvaluationRecords,
 }
 
 /// Steps between two reports of progress.
@@ -102,9 +105,11 @@ pub fn run<D: Backend>(
     };
     let clip = ClipNorms { components: params.grad_clip.components, networks: params.grad_clip.causal_importance };
     let mut trainer =
-        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings);
+        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings)
+            .with_precision(params.precision);
     let evaluator = Evaluator::new(params, data, settings, compact);
     let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
+    let records = EvaluationRecords::open(context.scratch_dir)?;
     let mut metrics = MetricLog::new();
     let first = match checkpoints.load() {
         Some((progress, tensors)) => {
@@ -120,10 +125,15 @@ pub fn run<D: Backend>(
     };
     for step in first..=params.steps {
         checkpoints.keep(context, step, &trainer.parameters, &metrics)?;
-        if step % params.evaluation.every == 0 || step == params.steps {
-            let progress = step as f64 / params.steps.max(1) as f64;
-            let number = step.div_ceil(params.evaluation.every);
-            evaluator.evaluate(device, &trainer.model, &trainer.parameters, (step, number), progress, &mut metrics)?;
+        if let Some(moment) = evaluator.moment(step) {
+            let findings = evaluator.evaluate(device, &trainer.model, &trainer.parameters, moment)?;
+            for (name, value) in &findings.numbers {
+                metrics.push(step, format!("eval/{name}"), *value);
+            }
+            records.keep(step, &findings)?;
+        }
+        if is_saved(params, step) {
+            records.keep_components(step, &whole_state(&trainer.model, &trainer.parameters, state))?;
         }
         let at = u32::try_from(step)
             .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
@@ -147,7 +157,22 @@ pub fn run<D: Backend>(
             context.progress.step(step, params.steps, Some(("loss", report.total)));
         }
     }
-    Ok(Finished { trainer, metrics })
+    Ok(Finished { trainer, metrics, records })
+}
+
+/// Returns the steps at which there is an evaluation.
+pub fn evaluated_steps(params: &DecomposeParams) -> impl Iterator<Item = u64> {
+    let (steps, every) = (params.steps, params.evaluation.every);
+    (0..steps).step_by(every as usize).chain([steps])
+}
+
+/// Returns the steps before the last at which components are saved.
+pub fn saved_steps(params: &DecomposeParams) -> impl Iterator<Item = u64> {
+    (1..params.steps).filter(|step| is_saved(params, *step))
+}
+
+fn is_saved(params: &DecomposeParams, step: u64) -> bool {
+    step > 0 && step < params.steps && params.save_every.is_some_and(|every| step.is_multiple_of(every))
 }
 
 /// Makes the faithfulness warm-up, then forgets its optimiser (spec section 6.3).

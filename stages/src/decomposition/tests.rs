@@ -1,16 +1,18 @@
 //! What every loss and every target model must satisfy, whatever its formula.
 
+use std::collections::BTreeMap;
+
 use dfdx::prelude::Cpu;
 use spdflow_kernels::philox::{Stream, normal};
 
 use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use super::draws::{Sampling, StreamDraws};
 use super::loss::LossConfig;
-use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask};
+use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask, component_key};
 use super::site::{SitePattern, plan};
 use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
-use crate::bridge::{Buffers, Graph};
+use crate::bridge::{Buffers, Graph, Precision};
 use crate::data::{Batch, Generation, InductionSequences, SparseFeatures};
 use crate::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
@@ -264,5 +266,85 @@ fn routing_everything_to_the_target_gives_exactly_the_target() {
         ];
         let pass = model.masked_pass(&graph, &leaves, &clean, &masks).expect("enough memory");
         assert_eq!(pass.output.to_vec(), clean.output.to_vec());
+    }
+}
+
+/// Makes the components of every site add up to the target: V is a reflection Q, U is Q Wᵀ, and the rest is zero.
+fn make_faithful(model: &ComponentModel<Cpu>, parameters: &mut Parameters<Cpu>) {
+    let mut state: BTreeMap<String, Tensor> = parameters.state().into_iter().collect();
+    for site in model.sites() {
+        let ((d_out, d_in), c) = (site.shape(), site.plan.components);
+        let weight = site.weight.to_vec();
+        let along: Vec<f64> = (0..d_in).map(|i| 1.0 + 0.7 * i as f64).collect();
+        let length: f64 = along.iter().map(|x| x * x).sum();
+        let q = |i: usize, j: usize| f64::from(u8::from(i == j)) - 2.0 * along[i] * along[j] / length;
+        let (mut v, mut u) = (vec![0.0; d_in * c], vec![0.0; c * d_out]);
+        for j in 0..d_in {
+            (0..d_in).for_each(|i| v[i * c + j] = q(i, j) as f32);
+            for o in 0..d_out {
+                u[j * d_out + o] = (0..d_in).map(|i| q(j, i) * f64::from(weight[o * d_in + i])).sum::<f64>() as f32;
+            }
+        }
+        let key = component_key(&site.plan.name);
+        state.insert(format!("{key}.V"), Tensor::new(vec![d_in, c], v));
+        state.insert(format!("{key}.U"), Tensor::new(vec![c, d_out], u));
+    }
+    parameters.load(&state.into_iter().collect()).expect("the same shapes");
+}
+
+#[test]
+fn bfloat16_products_leave_an_error_of_their_resolution_and_no_other() {
+    let target = TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 6, n_hidden_layers: 1, tied_weights: false });
+    let (model, mut parameters) = build(&target, SigmoidType::LeakyHard);
+    make_faithful(&model, &mut parameters);
+    let batch = batch(&target, 0.5, 512);
+    let loss: LossConfig = serde_json::from_str(r#"{ "unmasked_recon": { "coeff": 1.0 } }"#).expect("a loss");
+    let relative_error = |precision: Precision| {
+        let graph = Graph::recording(&Cpu::default()).with_precision(precision);
+        let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+        let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
+        let step = Step::new(&graph, &model, &leaves, &batch, SETTINGS, &mut draws).expect("enough memory");
+        let (error, _) = step.total(std::slice::from_ref(&loss), &mut draws).expect("enough memory");
+        let output = step.clean.output.to_vec();
+        let size = output.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / output.len() as f64;
+        error.scalar() / size
+    };
+    let unit_roundoff = 2.0_f64.powi(-9);
+    let (f32_error, bf16_error) = (relative_error(Precision::F32), relative_error(Precision::Bf16));
+    assert!(f32_error < 1e-12, "{f32_error:e}");
+    // A dozen roundings on the way, each of at most one unit roundoff of its operand.
+    let share = (bf16_error / unit_roundoff.powi(2)).sqrt();
+    assert!(share > 0.2 && share < 5.0, "{share} unit roundoffs");
+}
+
+#[test]
+fn bfloat16_changes_gradients_by_little_and_f32_reads_its_operands_as_they_are() {
+    let target = targets().remove(1);
+    let (model, parameters) = build(&target, SigmoidType::Normal);
+    let batch = batch(&target, 0.5, 256);
+    for loss in losses(0) {
+        if loss.class() == "FaithfulnessLoss" || loss.class() == "StochasticHiddenActsReconLoss" {
+            // The first has no products of activations, the second compares values that differ by rounding alone.
+            continue;
+        }
+        let gradients = |precision: Precision| {
+            let graph = Graph::recording(&Cpu::default()).with_precision(precision);
+            let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
+            assert_eq!(
+                graph.operand(&leaves.0[0]).expect("enough memory").is_same(&leaves.0[0]),
+                precision == Precision::F32
+            );
+            let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
+            let step = Step::new(&graph, &model, &leaves, &batch, SETTINGS, &mut draws).expect("enough memory");
+            let (total, _) = step.total(std::slice::from_ref(&loss), &mut draws).expect("enough memory");
+            let mut gradients = graph.backward(&total).expect("enough memory");
+            let read = |leaf| Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
+            leaves.0.iter().flat_map(read).collect::<Vec<f32>>()
+        };
+        let (exact, rounded) = (gradients(Precision::F32), gradients(Precision::Bf16));
+        let length = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let size = length(&mut exact.iter().map(|x| f64::from(*x)));
+        let error = length(&mut exact.iter().zip(&rounded).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        assert!(error > 0.0 && error < 0.05 * size, "{}: {error:e} of {size:e}", loss.class());
     }
 }

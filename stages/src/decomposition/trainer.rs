@@ -10,7 +10,7 @@ use super::loss::LossConfig;
 use super::loss::faithfulness::faithfulness;
 use super::model::{ComponentModel, Leaves};
 use super::step::{LossValue, Step, StepSettings};
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, Precision, Var};
 use crate::data::Batch;
 use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
 use crate::optimizer::schedule::Schedule;
@@ -58,6 +58,7 @@ pub struct Trainer<D: Backend> {
     steps: u64,
     clip: ClipNorms,
     settings: StepSettings,
+    precision: Precision,
 }
 
 impl<D: Backend> Trainer<D> {
@@ -71,7 +72,23 @@ impl<D: Backend> Trainer<D> {
         clip: ClipNorms,
         settings: StepSettings,
     ) -> Self {
-        Self { device: device.clone(), model, parameters, losses, schedule, steps, clip, settings }
+        Self {
+            device: device.clone(),
+            model,
+            parameters,
+            losses,
+            schedule,
+            steps,
+            clip,
+            settings,
+            precision: Precision::F32,
+        }
+    }
+
+    /// Makes steps compute with this precision; parameters, gradients and the optimiser stay f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Makes one faithfulness warm-up update of the components (spec section 6.3); returns the loss before it.
@@ -105,7 +122,7 @@ impl<D: Backend> Trainer<D> {
         details: Option<f32>,
         observe: &mut Observer<'_, D>,
     ) -> DeviceResult<StepReport, D> {
-        let graph = Graph::recording(&self.device);
+        let graph = Graph::recording(&self.device).with_precision(self.precision);
         let leaves = Leaves(self.parameters.leaves(&graph)?);
         let settings = StepSettings { progress: step as f64 / self.steps.max(1) as f64, ..self.settings };
         let current = Step::new(&graph, &self.model, &leaves, batch, settings, draws)?;

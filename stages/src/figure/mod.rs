@@ -6,6 +6,9 @@
 
 mod color;
 mod draw;
+mod grid;
+mod heat_maps;
+mod histogram;
 pub mod induction_head;
 mod panel;
 mod raster;
@@ -21,6 +24,9 @@ use std::path::Path;
 use spdflow_engine::kind::{StageError, Summary};
 
 pub use color::{ColorMap, Rgb, category};
+pub use grid::{column_grid, column_rows};
+pub use heat_maps::{importance_maps, weight_maps};
+pub use histogram::{Histogram, histograms};
 pub use panel::{Axis, Frame, LegendEntry, Mark, Panel, Symbol, Ticks, index_ticks};
 pub use scale::{Scale, Tick};
 pub use svg::Dash;

@@ -16,9 +16,9 @@ mod tms_geometry;
 
 pub use distance::{SolutionError, dense_distance, identity_distance};
 pub use neuron_contributions::{
-    NeuronContributions, ResidLayer, correlation, neuron_contributions, target_contributions,
+    NeuronContributions, ResidLayer, correlation, model_contributions, neuron_contributions, target_contributions,
 };
 pub use ownership::{OTHERS_BELOW, OWNED_ABOVE, active_components, features_with_own_component};
-pub use permutation::{Assignment, dense_permutation, identity_permutation};
+pub use permutation::{Assignment, dense_permutation, identity_permutation, shown_order};
 pub use target::{DensePattern, Expected, IdentityPattern, TargetSolution, TargetSolutionError};
 pub use tms_geometry::{TmsGeometry, frobenius_norms, significant_subnets, subnet_sizes, tms_geometry};

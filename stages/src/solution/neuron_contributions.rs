@@ -97,6 +97,28 @@ pub fn neuron_contributions(w_e: &Matrix, w_u: &Matrix, layers: &[ResidLayer]) -
     Some(found)
 }
 
+/// Returns the contributions in a decomposed model; `None` if it is no residual MLP or no `mlp_in` is decomposed.
+///
+/// * `target`: the target's tensor of a name (`W_E`, `layers.0.mlp_in.weight`), if there is one;
+/// * `components`: V and U of a site (`layers.0.mlp_in`), if it is decomposed.
+pub fn model_contributions(
+    target: impl Fn(&str) -> Option<Matrix>,
+    components: impl Fn(&str) -> Option<(Matrix, Matrix)>,
+) -> Option<NeuronContributions> {
+    let (w_e, w_u) = (target("W_E")?, target("W_U")?);
+    let layer = |index: usize| {
+        let site = |name: &str| format!("layers.{index}.{name}");
+        Some(ResidLayer {
+            w_in: target(&site("mlp_in.weight"))?,
+            w_out: target(&site("mlp_out.weight"))?,
+            components_in: components(&site("mlp_in")),
+            components_out: components(&site("mlp_out")),
+        })
+    };
+    let layers: Vec<ResidLayer> = (0..).map_while(layer).collect();
+    neuron_contributions(&w_e, &w_u, &layers)
+}
+
 /// Returns Pearson's correlation; not a number if either side is constant.
 pub fn correlation(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
     let count = pairs.clone().count() as f64;

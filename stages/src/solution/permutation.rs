@@ -64,6 +64,20 @@ pub fn dense_permutation(ci: &Matrix) -> Vec<usize> {
     order
 }
 
+/// Returns the order in which a heat map shows the columns of `ci` best: by descending sum, or closest to the identity.
+///
+/// A diverged decomposition is still worth a look: where an entry is not finite, columns keep their order.
+#[must_use]
+pub fn shown_order(ci: &Matrix, is_dense: bool) -> Vec<usize> {
+    if !ci.data().iter().all(|value| value.is_finite()) {
+        (0..ci.cols()).collect()
+    } else if is_dense {
+        dense_permutation(ci)
+    } else {
+        identity_permutation(ci, Assignment::Auto)
+    }
+}
+
 fn exact_assignment(ci: &Matrix, rows: usize) -> Vec<usize> {
     let used = &ci.data()[..rows * ci.cols()];
     let weights = Weights::from_vec(rows, ci.cols(), scaled_to_integers(used, rows)).expect("the entries of all rows");

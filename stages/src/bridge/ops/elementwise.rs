@@ -1,10 +1,10 @@
-//! Elementwise functions: activations, sigmoids, masks, and draws.
+//! Elementwise functions: activations, sigmoids, and draws.
 
 use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::super::backend::Backend;
-use super::super::graph::{DeviceResult, Graph, Var};
+use super::super::graph::{DeviceResult, Graph, Precision, Var};
 
 impl<D: Backend> Graph<D> {
     /// Returns uniform draws `(features, rows.len())`; see `spdflow_kernels::philox`.
@@ -18,6 +18,22 @@ impl<D: Backend> Graph<D> {
         let view = x.view().clone();
         self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.relu_backward(&view, grad_out, grad))
+        })
+    }
+
+    /// Returns `x` as products and errors read it: itself, or rounded to bfloat16 if the graph computes with that.
+    pub fn operand(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        match self.precision() {
+            Precision::F32 => Ok(x.clone()),
+            Precision::Bf16 => self.round_bf16(x),
+        }
+    }
+
+    /// Returns `x` rounded to bfloat16; the gradient goes straight through, rounded too.
+    pub fn round_bf16(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        let out = self.device().round_bf16(x.view(), x.shape())?;
+        self.push(out, &[x], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.round_bf16_backward(grad_out, grad))
         })
     }
 
@@ -45,17 +61,6 @@ impl<D: Backend> Graph<D> {
         let out = self.device().blend(x.view(), scale, noise.view(), noise_scale, x.shape())?;
         self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.blend_backward(scale, grad_out, grad))
-        })
-    }
-
-    /// Returns the mask `g + (1 − g) r` (spec section 4).
-    pub fn interpolate(&self, importance: &Var<D>, source: &Var<D>) -> DeviceResult<Var<D>, D> {
-        assert_eq!(importance.shape(), source.shape(), "importance and source of a mask");
-        let out = self.device().interpolate(importance.view(), source.view(), importance.shape())?;
-        let (g, r) = (importance.view().clone(), source.view().clone());
-        self.push(out, &[importance, source], move |device, grad_out, grads| {
-            let [grad_g, grad_r] = grads else { unreachable!("two inputs") };
-            device.interpolate_backward(&g, &r, grad_out, grad_g.as_mut(), grad_r.as_mut())
         })
     }
 

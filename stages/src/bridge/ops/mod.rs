@@ -7,4 +7,4 @@ mod product;
 mod sequence;
 mod site;
 
-pub use site::{MaskInput, SiteInputs};
+pub use site::{MaskInput, MaskSource, SiteInputs};

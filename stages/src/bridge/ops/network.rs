@@ -40,6 +40,7 @@ impl<D: Backend> Graph<D> {
         let inputs = if shared { features } else { features / groups.max(1) };
         assert_eq!((groups, inputs * outputs), (b_groups, per_group), "grouped linear: weights and biases");
         let layout = GroupedShape { groups, inputs, outputs, rows, shared };
+        let (x, w) = (&self.operand(x)?, &self.operand(w)?);
         let out = self.device().grouped_linear(x.view(), w.view(), b.view(), layout)?;
         let (x_view, w_view) = (x.view().clone(), w.view().clone());
         if !w.is_traced() {

@@ -19,6 +19,7 @@ impl<D: Backend> Graph<D> {
         let (m, n) = if transposed { (second, first) } else { (first, second) };
         let (inputs, rows) = x.shape();
         assert_eq!(n, inputs, "product: a weight for {n} features meets {inputs}");
+        let (w, x) = (&self.operand(w)?, &self.operand(x)?);
         let out = self.device().product(w.view(), x.view(), transposed, n, (m, rows))?;
         let (w_view, x_view) = (w.view().clone(), x.view().clone());
         self.push(out, &[w, x], move |device, grad_out, grads| {

@@ -89,7 +89,7 @@ impl<D: Backend> Loss<D> for CiMaskedReconLayerwise {
 }
 
 /// Returns what is wrong with a routing.
-pub(super) fn routing_issues(routing: Routing) -> Vec<ParamIssue> {
+pub(in crate::decomposition) fn routing_issues(routing: Routing) -> Vec<ParamIssue> {
     match routing {
         Routing::StaticProbability(probability) if !(0.0..=1.0).contains(&probability.p) => {
             vec![ParamIssue::new("routing.p", format!("must be in [0, 1], found {}", probability.p))]

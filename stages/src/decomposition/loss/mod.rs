@@ -20,11 +20,14 @@ use super::draws::Draws;
 use super::step::Step;
 use crate::bridge::{Backend, DeviceResult, Var};
 
+pub(in crate::decomposition) use ci_masked::routing_issues;
 pub use ci_masked::{CiMaskedRecon, CiMaskedReconLayerwise, CiMaskedReconSubset};
 pub use faithfulness::Faithfulness;
 pub use hidden_acts::StochasticHiddenActsRecon;
 pub use importance_minimality::ImportanceMinimality;
 pub use pgd::{MaskScope, PgdAttack, PgdInit, PgdRecon, PgdReconLayerwise, PgdReconSubset};
+pub(in crate::decomposition) use pgd::{Route, adversarial_masks};
+pub(in crate::decomposition) use reconstruction::{output_elements, output_error};
 pub use stochastic::{StochasticRecon, StochasticReconLayerwise, StochasticReconSubset};
 pub use unmasked::UnmaskedRecon;
 

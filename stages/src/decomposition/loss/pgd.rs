@@ -14,7 +14,7 @@ use super::super::step::Step;
 use super::ci_masked::routing_issues;
 use super::reconstruction::{Masks, mean_output_error, output_error};
 use super::{Loss, LossFacts};
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
 
 /// Where an attack starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -141,7 +141,7 @@ impl<D: Backend> Loss<D> for PgdReconLayerwise {
 }
 
 /// Where a site's components are used: nowhere, or at the positions of a routing mask, or everywhere.
-type Route<D> = Option<Option<Var<D>>>;
+pub(in crate::decomposition) type Route<D> = Option<Option<Var<D>>>;
 
 /// Returns the summed output error under the sources that the attack ends with.
 fn attacked_error<D: Backend>(
@@ -165,14 +165,14 @@ fn attacked_error<D: Backend>(
         sources.push(routes[s].is_some().then_some(source));
     }
     for _ in 0..attack.n_steps {
-        let graph = Graph::recording(step.graph.device());
+        let graph = Graph::recording(step.graph.device()).with_precision(step.graph.precision());
         let inner = step.detached(&graph);
         let inner = inner.step();
         let leaves: Vec<Option<Var<D>>> = sources
             .iter()
             .map(|source| source.as_ref().map(|source| graph.leaf(source.array().clone())).transpose())
             .collect::<Result<_, _>>()?;
-        let error = output_error(&inner, &masks_of(&inner, &leaves, routes)?)?;
+        let error = output_error(&inner, &adversarial_masks(&inner, &leaves, routes)?)?;
         let loss = mean_output_error(&inner, vec![error])?;
         let mut gradients = graph.backward(&loss)?;
         for (source, leaf) in sources.iter_mut().zip(&leaves) {
@@ -184,11 +184,11 @@ fn attacked_error<D: Backend>(
             }
         }
     }
-    output_error(step, &masks_of(step, &sources, routes)?)
+    output_error(step, &adversarial_masks(step, &sources, routes)?)
 }
 
 /// Returns the masks that the sources `(C [+ 1], R or 1)` make; the last channel is the delta component's.
-fn masks_of<D: Backend>(
+pub(in crate::decomposition) fn adversarial_masks<D: Backend>(
     step: &Step<'_, D>,
     sources: &[Option<Var<D>>],
     routes: &[Route<D>],
@@ -201,14 +201,15 @@ fn masks_of<D: Backend>(
             continue;
         };
         let components = importance.lower.shape().0;
-        let source = if source.shape().1 == rows { source.clone() } else { step.graph.repeat_rows(source, rows)? };
-        let mask = step.graph.interpolate(&importance.lower, &step.graph.slice_features(&source, 0, components)?)?;
+        let sources = MaskSource::Given(step.graph.slice_features(source, 0, components)?);
+        let mask = ComponentMask::Between(importance.lower.clone(), sources);
         let delta = if step.settings.use_delta_component {
-            Some(step.graph.slice_features(&source, components, 1)?)
+            let delta = step.graph.slice_features(source, components, 1)?;
+            Some(if delta.shape().1 == rows { delta } else { step.graph.repeat_rows(&delta, rows)? })
         } else {
             None
         };
-        masks.push(Some(SiteMask { mask: ComponentMask::Full(mask), delta, routing: routing.clone() }));
+        masks.push(Some(SiteMask { mask, delta, routing: routing.clone() }));
     }
     Ok(masks)
 }

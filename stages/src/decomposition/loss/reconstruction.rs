@@ -7,10 +7,13 @@ use super::super::step::{OutputLoss, Step};
 use crate::bridge::{Backend, DeviceResult, Var};
 
 /// How every site is masked in one pass; `None` leaves a site to the target.
-pub(super) type Masks<D> = Vec<Option<SiteMask<D>>>;
+pub(in crate::decomposition) type Masks<D> = Vec<Option<SiteMask<D>>>;
 
 /// Returns the summed output error of a pass with these masks.
-pub(super) fn output_error<D: Backend>(step: &Step<'_, D>, masks: &Masks<D>) -> DeviceResult<Var<D>, D> {
+pub(in crate::decomposition) fn output_error<D: Backend>(
+    step: &Step<'_, D>,
+    masks: &Masks<D>,
+) -> DeviceResult<Var<D>, D> {
     let pass = step.model.masked_pass(step.graph, step.leaves, &step.clean, masks)?;
     match step.settings.output_loss {
         OutputLoss::Mse => step.graph.squared_error(&pass.output, &step.clean.output),
@@ -21,11 +24,15 @@ pub(super) fn output_error<D: Backend>(step: &Step<'_, D>, masks: &Masks<D>) -> 
 /// Returns the mean of the passes whose summed errors are given: over all output elements for squared errors, over
 /// positions for divergences (spec section 5.0).
 pub(super) fn mean_output_error<D: Backend>(step: &Step<'_, D>, errors: Vec<Var<D>>) -> DeviceResult<Var<D>, D> {
-    let elements = match step.settings.output_loss {
+    mean(step, errors, output_elements(step))
+}
+
+/// Returns how many elements the error of one pass is a sum over.
+pub(in crate::decomposition) fn output_elements<D: Backend>(step: &Step<'_, D>) -> usize {
+    match step.settings.output_loss {
         OutputLoss::Mse => step.positions * step.clean.output.shape().0,
         OutputLoss::Kl => step.positions,
-    };
-    mean(step, errors, elements)
+    }
 }
 
 /// Returns the sum of `errors` over `elements` elements each.
@@ -76,9 +83,9 @@ pub(super) fn stochastic_masks<D: Backend>(
     for (s, importance) in step.importances.iter().enumerate() {
         let components = importance.lower.shape().0;
         let source = draws.source(step.graph, key, s, components, step.settings.sampling)?;
-        let mask = step.graph.interpolate(&importance.lower, &source)?;
+        let mask = ComponentMask::Between(importance.lower.clone(), source);
         let delta = if step.settings.use_delta_component { Some(draws.delta(step.graph, key, s)?) } else { None };
-        masks.push(Some(SiteMask { mask: ComponentMask::Full(mask), delta, routing: None }));
+        masks.push(Some(SiteMask { mask, delta, routing: None }));
     }
     Ok(masks)
 }
