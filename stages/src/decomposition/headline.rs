@@ -44,6 +44,7 @@ pub(super) fn headline<D: Backend>(
         numbers.push((format!("significant/{name}"), significant as f64));
     }
     match target {
+        TargetConfig::InductionHead(_) => {}
         TargetConfig::Tms(_) => numbers.extend(of_tms(&components, target_state)),
         TargetConfig::ResidMlp(config) => {
             let probes = probe(device, model, parameters, config.n_features, None)?;

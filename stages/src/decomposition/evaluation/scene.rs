@@ -38,7 +38,7 @@ pub struct Scene<'a, D: Backend> {
     pub dense: &'a [DensePattern],
     /// A component counts as alive where its lower causal importance exceeds this.
     pub alive_threshold: f64,
-    /// Vectors or sequences in a batch.
+    /// Positions in a batch.
     pub batch_size: usize,
     /// Whether all-zero rows may be counted instead of repeated.
     pub compact: bool,
@@ -56,14 +56,14 @@ impl<D: Backend> Scene<'_, D> {
     /// Returns the causal importances of every site on one feature at a time; computed once for all metrics.
     ///
     /// # Errors
-    /// [`StageError::Failed`] if memory runs out or the target reads tokens.
+    /// [`StageError::Failed`] if memory runs out or the target has no features.
     pub fn probe(&self) -> Result<&[SiteCi], StageError> {
         if self.probed.get().is_none() {
             let n_features = self.data.n_features().ok_or_else(|| {
                 StageError::failed_with_hint(
-                    "`evaluation.metrics`: `identity_ci_error`, `permuted_ci_plots` and `uv_plots` probe one feature at a \
-                     time and expect a target that reads vectors, found one that reads tokens",
-                    "leave them out, and `evaluation.identity` and `evaluation.dense` too",
+                    "the evaluation probes one feature at a time, but the target reads tokens",
+                    "leave out what needs features: `evaluation.identity`, `evaluation.dense`, and the metrics \
+                     `identity_ci_error`, `permuted_ci_plots` and `uv_plots`",
                 )
             })?;
             let _ = self.probed.set(self.make_probe(n_features).map_err(Self::device_failed)?);
