@@ -5,7 +5,7 @@ Rounds of the two alternate, so that whatever else the machine does hits both. P
 ratio, and the peak memory of each. Needs a Python with torch; name it with --python.
 
     python3 -m venv /tmp/torch && /tmp/torch/bin/pip install torch
-    benches/against_pytorch.py --python /tmp/torch/bin/python tms_5-2 tms_40-10
+    benches/against_pytorch.py --python /tmp/torch/bin/python tms_5-2 tms_40-10 resid_mlp1 resid_mlp2
 """
 import argparse
 import json

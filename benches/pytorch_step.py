@@ -4,12 +4,14 @@
 Prints steps per second for the toy experiments on this machine's CPU, so that `spdflow` can be timed beside it
 in the same minute. It is a yardstick for speed only: parameters are random, nothing is learned worth keeping.
 Shapes, losses and the optimiser follow the public configurations of the experiments:
-stochastic recon + layerwise recon + importance minimality, delta component on, AdamW, f32.
+stochastic recon + layerwise recon + importance minimality (resid_mlp2: stochastic and adversarial recon over random
+subsets of sites, one shared causal-importance network a site), delta component on, AdamW, f32.
 
     pip install torch            # once; any 2.x
     python benches/pytorch_step.py tms_5-2 --steps 200
     python benches/pytorch_step.py tms_40-10 --steps 20
     python benches/pytorch_step.py resid_mlp1 --steps 20
+    python benches/pytorch_step.py resid_mlp2 --steps 20
 """
 import argparse
 import time
@@ -18,14 +20,14 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-TMS = dict(p=2.0, imp=1e-4, prob=0.05, batch=4096, hidden=16, low=0.0, high=1.0, lr=1e-3)
+TMS = dict(p=2.0, imp=1e-4, prob=0.05, batch=4096, hidden=16, ci="mlp", losses="layerwise", low=0.0, high=1.0, lr=1e-3)
 EXPERIMENTS = {
     "tms_5-2": dict(TMS, kind="tms", n=5, d=2, C=20, imp=3e-3, p=1.0),
     "tms_40-10": dict(TMS, kind="tms", n=40, d=10, C=200),
     "resid_mlp1": dict(TMS, kind="resid", n=100, d=1000, mlp=50, layers=1, C=100, imp=1e-5, prob=0.01,
                        batch=2048, low=-1.0, lr=2e-3),
-    "resid_mlp2": dict(TMS, kind="resid", n=100, d=1000, mlp=25, layers=2, C=400, imp=1e-5, prob=0.01,
-                       batch=2048, low=-1.0, lr=1e-3),
+    "resid_mlp2": dict(TMS, kind="resid", n=100, d=1000, mlp=25, layers=2, C=400, prob=0.01, batch=2048,
+                       low=-1.0, lr=3e-4, hidden=256, ci="shared_mlp", losses="subset"),
 }
 
 
@@ -47,15 +49,20 @@ def upper_leaky_hard(x):
 
 
 class Site(nn.Module):
-    """One decomposed matrix: components V [d_in, C], U [C, d_out] and one small MLP per component for its CI."""
+    """One decomposed matrix: components V [d_in, C], U [C, d_out] and its causal-importance network: one small MLP per
+    component on its activation, or one MLP for all on the site's input."""
 
-    def __init__(self, weight, bias, C, hidden):
+    def __init__(self, weight, bias, C, hidden, ci):
         super().__init__()
         d_out, d_in = weight.shape
         self.register_buffer("W", weight)
         self.bias = bias
         self.V = nn.Parameter(torch.randn(d_in, C) / d_in**0.5)
         self.U = nn.Parameter(torch.randn(C, d_out) / C**0.5)
+        self.shared = None
+        if ci == "shared_mlp":
+            self.shared = nn.Sequential(nn.Linear(d_in, hidden), nn.GELU(), nn.Linear(hidden, C))
+            return
         self.w1 = nn.Parameter(torch.randn(C, 1, hidden))
         self.b1 = nn.Parameter(torch.zeros(C, hidden))
         self.w2 = nn.Parameter(torch.randn(C, hidden, 1) / hidden**0.5)
@@ -65,6 +72,8 @@ class Site(nn.Module):
         return self.W - (self.V @ self.U).T
 
     def ci(self, x):
+        if self.shared is not None:
+            return self.shared(x)
         a = (x @ self.V).unsqueeze(-1)
         h = F.gelu(torch.einsum("bcd,cdh->bch", a, self.w1) + self.b1)
         return (torch.einsum("bch,cho->bco", h, self.w2) + self.b2).squeeze(-1)
@@ -72,27 +81,28 @@ class Site(nn.Module):
     def plain(self, x):
         return F.linear(x, self.W, self.bias)
 
-    def masked(self, x, mask, delta, delta_mask):
+    def masked(self, x, mask, delta, delta_mask, routing=None):
         y = ((x @ self.V) * mask) @ self.U + delta_mask[:, None] * (x @ delta.T)
-        return y if self.bias is None else y + self.bias
+        y = y if self.bias is None else y + self.bias
+        return y if routing is None else torch.where(routing[:, None], y, self.plain(x))
 
 
 class Model(nn.Module):
     def __init__(self, e):
         super().__init__()
         self.e = e
-        n, d, C, h = e["n"], e["d"], e["C"], e["hidden"]
+        n, d, C, h, ci = e["n"], e["d"], e["C"], e["hidden"], e["ci"]
         if e["kind"] == "tms":
             w = torch.randn(d, n) / n**0.5
-            self.sites = nn.ModuleList([Site(w, None, C, h), Site(w.T.contiguous(), torch.zeros(n), C, h)])
+            self.sites = nn.ModuleList([Site(w, None, C, h, ci), Site(w.T.contiguous(), torch.zeros(n), C, h, ci)])
         else:
             emb = F.normalize(torch.randn(n, d), dim=-1)
             self.register_buffer("WE", emb)
             self.register_buffer("WU", emb.T.contiguous())
             sites = []
             for _ in range(e["layers"]):
-                sites.append(Site(torch.randn(e["mlp"], d) / d**0.5, None, C, h))
-                sites.append(Site(torch.randn(d, e["mlp"]) / e["mlp"] ** 0.5, None, C, h))
+                sites.append(Site(torch.randn(e["mlp"], d) / d**0.5, None, C, h, ci))
+                sites.append(Site(torch.randn(d, e["mlp"]) / e["mlp"] ** 0.5, None, C, h, ci))
             self.sites = nn.ModuleList(sites)
 
     def forward(self, x, apply):
@@ -122,16 +132,41 @@ def step(model, opt, e):
     upper = [upper_leaky_hard(c) for c in ci]
     imp = sum(((u + 1e-12) ** e["p"]).sum(-1).mean() for u in upper)
 
-    def recon(which):
-        masks = {i: lower[i] + (1 - lower[i]) * torch.rand_like(lower[i]) for i in which}
-        dm = {i: torch.rand(e["batch"]) for i in which}
-        out = model(x, lambda i, v: model.sites[i].masked(v, masks[i], deltas[i], dm[i]) if i in masks
+    every = range(len(model.sites))
+
+    def masked_pass(masks, delta_masks, routing=None):
+        out = model(x, lambda i, v: model.sites[i].masked(v, masks[i], deltas[i], delta_masks[i],
+                                                          None if routing is None else routing[i]) if i in masks
                     else model.sites[i].plain(v))
         return F.mse_loss(out, target)
 
-    every = range(len(model.sites))
-    layerwise = sum(recon([i]) for i in every) / len(model.sites)
-    loss = e["imp"] * imp + recon(every) + layerwise
+    def stochastic(which, routing=None):
+        masks = {i: lower[i] + (1 - lower[i]) * torch.rand_like(lower[i]) for i in which}
+        return masked_pass(masks, {i: torch.rand(e["batch"]) for i in which}, routing)
+
+    def subsets():
+        """For each row a number of sites, uniform from one to all, and then that many sites."""
+        k = torch.randint(1, len(every) + 1, (e["batch"],))
+        return torch.rand(len(every), e["batch"]).argsort(0).argsort(0) < k
+
+    def adversarial(routing):
+        """One step of size 1 along the signs of the gradient, from a random start shared by the batch."""
+        sources = [torch.rand(1, e["C"] + 1, requires_grad=True) for _ in every]
+
+        def attacked():
+            masks = {i: lower[i] + (1 - lower[i]) * sources[i][:, :-1] for i in every}
+            return masked_pass(masks, {i: sources[i][:, -1].expand(e["batch"]) for i in every}, routing)
+
+        gradients = torch.autograd.grad(attacked(), sources)
+        with torch.no_grad():
+            sources = [(s + g.sign()).clamp(0.0, 1.0) for s, g in zip(sources, gradients)]
+        return attacked()
+
+    if e["losses"] == "subset":
+        loss = e["imp"] * imp + 2 * stochastic(every, subsets()) + 2 * adversarial(subsets())
+    else:
+        layerwise = sum(stochastic([i]) for i in every) / len(every)
+        loss = e["imp"] * imp + stochastic(every) + layerwise
     loss.backward()
     opt.step()
     return loss

@@ -52,14 +52,22 @@ fn every_shipped_pipeline_and_its_profiles_load_and_plan() {
     let pipelines = document["pipelines"].as_array().expect("a list");
     let names: Vec<_> = pipelines.iter().map(|pipeline| pipeline["name"].as_str().expect("a name")).collect();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines");
-    let entries = fs::read_dir(folder).expect("the folder of pipelines").map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = entries
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .map(|path| (path.file_stem().expect("a name").to_string_lossy().into_owned(), path))
-        .collect();
+    let mut files = Vec::new();
+    for prefix in ["", "paper/"] {
+        let entries = fs::read_dir(folder.join(prefix)).expect("a folder of pipelines");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        files.extend(
+            paths
+                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                .map(|path| (format!("{prefix}{}", path.file_stem().expect("a name").to_string_lossy()), path)),
+        );
+    }
     files.sort();
     let stems: Vec<_> = files.iter().map(|(stem, _)| stem.as_str()).collect();
     assert_eq!(names, stems, "every file of pipelines/ is built into the binary");
+    for pipeline in pipelines {
+        assert!(pipeline["expected_seconds"].as_u64().is_some(), "{pipeline} says how long it takes");
+    }
     for (name, path) in &files {
         let text: toml::Table = fs::read_to_string(path).expect("a pipeline").parse().expect("TOML");
         let profiles = text.get("profile").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
@@ -75,9 +83,25 @@ fn every_shipped_pipeline_and_its_profiles_load_and_plan() {
 }
 
 #[test]
-fn pipelines_lists_what_is_shipped() {
-    let expected = "tms  Toy model of superposition: 5 features in 2 dimensions\n";
-    Bench::new().run(&["pipelines"]).assert(0, expected, "");
+fn pipelines_lists_what_is_shipped_with_its_time() {
+    let bench = Bench::new();
+    let listed = bench.run(&["pipelines"]);
+    assert_eq!((listed.code, &listed.stderr[..]), (Some(0), ""));
+    let described = bench.run(&["pipelines", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&described.stdout).expect("one JSON document");
+    let pipelines = document["pipelines"].as_array().expect("a list");
+    let name_width = listed.stdout.lines().map(|line| line.find(' ').expect("columns")).max().expect("lines");
+    let mut starts = Vec::new();
+    for (line, pipeline) in listed.stdout.lines().zip(pipelines) {
+        let (name, description) = (pipeline["name"].as_str().expect("text"), pipeline["description"].as_str());
+        let description = description.expect("text");
+        assert!(line.starts_with(&format!("{name:name_width$}  ")) && line.ends_with(&format!("  {description}")));
+        starts.push(line.len() - description.len());
+    }
+    assert!(starts.iter().all(|start| *start == starts[0]), "descriptions stand in a column: {starts:?}");
+    let tms = listed.stdout.lines().find(|line| line.starts_with("tms ")).expect("the first pipeline");
+    let words: Vec<&str> = tms.split_whitespace().collect();
+    assert!(words[1].parse::<u32>().is_ok() && ["s", "min"].contains(&words[2]), "{tms}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ fn a_missing_file() {
     Bench::new().run(&["check", "missing.toml"]).assert(
         2,
         "",
-        "error: there is no pipeline file `missing.toml`\n  hint: shipped pipelines: `tms`\n",
+        "error: there is no pipeline file `missing.toml`\n  hint: `spdflow pipelines` lists those that are shipped\n",
     );
     Bench::new().run(&["check", "tmss"]).assert(
         2,

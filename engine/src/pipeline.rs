@@ -17,6 +17,8 @@ pub struct Pipeline {
     pub name: String,
     /// `[pipeline] description`, perhaps empty.
     pub description: String,
+    /// `[pipeline] expected_time`: how long the whole takes on a laptop's CPU.
+    pub expected_time: Option<Duration>,
     /// The texts the pipeline came from: the file first, then its bases, then `--set` arguments.
     pub sources: Vec<Source>,
     /// The instances, producers before consumers; ties in the order of the file, then of the axes' values.

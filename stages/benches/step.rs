@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use dfdx::prelude::Cpu;
+use spdflow_kernels::faithfulness::transpose;
 use spdflow_kernels::philox::{Stream, normal};
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
 use spdflow_stages::data::{Generation, InputDistribution, SparseFeatures};
@@ -14,7 +15,7 @@ use spdflow_stages::decomposition::draws::StreamDraws;
 use spdflow_stages::decomposition::run::build;
 use spdflow_stages::decomposition::step::{OutputLoss, StepSettings};
 use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer, unobserved};
-use spdflow_stages::models::{TargetConfig, TmsConfig};
+use spdflow_stages::models::{Activation, EMBEDDING, ResidMlpConfig, TargetConfig, TmsConfig, UNEMBEDDING};
 use spdflow_stages::purpose::Purpose;
 
 /// An experiment of the method's paper.
@@ -55,8 +56,60 @@ fn tms(
     }
 }
 
+fn resid_mlp(
+    name: &'static str,
+    (d_mlp, n_layers): (usize, usize),
+    components: usize,
+    causal_importance: &serde_json::Value,
+    losses: &serde_json::Value,
+) -> Experiment {
+    Experiment {
+        name,
+        target: TargetConfig::ResidMlp(ResidMlpConfig {
+            n_features: 100,
+            d_embed: 1000,
+            d_mlp,
+            n_layers,
+            act_fn: Activation::Relu,
+            in_bias: false,
+            out_bias: false,
+        }),
+        data: SparseFeatures {
+            n_features: 100,
+            feature_probability: 0.01,
+            generation: Generation::AtLeastZeroActive,
+            value_range: (-1.0, 1.0),
+            synced_inputs: Vec::new(),
+        },
+        params: serde_json::json!({
+            "steps": 1_000_000, "batch_size": 2048, "lr": { "start": 1e-3 },
+            "sites": [{ "pattern": "layers.*.mlp_in", "C": components }, { "pattern": "layers.*.mlp_out", "C": components }],
+            "causal_importance": causal_importance,
+            "losses": losses,
+        }),
+    }
+}
+
 fn experiments() -> Vec<Experiment> {
-    vec![tms("tms_5-2", 5, 2, 20, (3e-3, 1.0)), tms("tms_40-10", 40, 10, 200, (1e-4, 2.0))]
+    let layerwise = serde_json::json!([
+        { "importance_minimality": { "coeff": 1e-5, "p": 2.0 } },
+        { "stochastic_recon_layerwise": { "coeff": 1.0 } },
+        { "stochastic_recon": { "coeff": 1.0 } },
+    ]);
+    let subset = serde_json::json!([
+        { "importance_minimality": { "coeff": 1e-4, "p": 2.0 } },
+        { "stochastic_recon_subset": { "coeff": 2.0 } },
+        { "pgd_recon_subset": { "coeff": 2.0, "init": "random", "step_size": 1.0, "n_steps": 1,
+            "mask_scope": "shared_across_batch" } },
+    ]);
+    let (mlp, shared) =
+        (serde_json::json!({ "mlp": { "hidden": [16] } }), serde_json::json!({ "shared_mlp": { "hidden": [256] } }));
+    vec![
+        tms("tms_5-2", 5, 2, 20, (3e-3, 1.0)),
+        tms("tms_40-10", 40, 10, 200, (1e-4, 2.0)),
+        resid_mlp("resid_mlp1", (50, 1), 100, &mlp, &layerwise),
+        resid_mlp("resid_mlp2", (25, 2), 400, &shared, &subset),
+    ]
 }
 
 fn main() {
@@ -113,14 +166,24 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
     }
 }
 
-/// Returns random weights for a target.
+/// Returns random weights for a target; a residual MLP is read off along its embedding.
 fn random_state(target: &TargetConfig) -> Tensors {
     let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];
-            normal(Stream { seed: 1, purpose: 0, step: 0, index: index as u32 }, &mut data);
-            let scale = (shape[0] as f32).sqrt().recip();
+            let draw = |index: u32, data: &mut [f32]| normal(Stream { seed: 1, purpose: 0, step: 0, index }, data);
+            let mut scale = (shape[0] as f32).sqrt().recip();
+            match &name[..] {
+                EMBEDDING | UNEMBEDDING => {
+                    draw(0, &mut data);
+                    scale = (shape[0].max(shape[1]) as f32).sqrt().recip();
+                    if name == UNEMBEDDING {
+                        data = transpose(&data, shape[1], shape[0]);
+                    }
+                }
+                _ => draw(index as u32, &mut data),
+            }
             data.iter_mut().for_each(|x| *x = if name.ends_with("bias") { 0.0 } else { *x * scale });
             (name, Tensor::new(shape, data))
         })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::spec;
-use spdflow_engine::suggest::{did_you_mean, listed};
+use spdflow_engine::suggest::did_you_mean;
 
 use crate::failure::Failure;
 
@@ -20,8 +20,31 @@ pub(crate) struct Shipped {
     pub(crate) text: &'static str,
 }
 
+/// Lists shipped pipelines by the paths of their files below `pipelines/`.
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(Shipped { name: $name, text: include_str!(concat!("../../../pipelines/", $name, ".toml")) }),*]
+    };
+}
+
 /// Every shipped pipeline, by name.
-pub(crate) const SHIPPED: &[Shipped] = &[Shipped { name: "tms", text: include_str!("../../../pipelines/tms.toml") }];
+pub(crate) const SHIPPED: &[Shipped] = shipped![
+    "paper/resid_mlp1",
+    "paper/resid_mlp2",
+    "paper/resid_mlp3",
+    "paper/tms_40-10",
+    "paper/tms_40-10-id",
+    "paper/tms_5-2",
+    "paper/tms_5-2-id",
+    "resid_mlp1",
+    "resid_mlp2",
+    "resid_mlp3",
+    "tms",
+    "tms_40-10",
+    "tms_40-10-id",
+    "tms_5-2",
+    "tms_5-2-id",
+];
 
 /// The folder that shipped pipelines pretend to lie in; no such folder exists.
 const FOLDER: &str = "<shipped>";
@@ -39,7 +62,8 @@ pub(crate) fn path_of(file: &str) -> Result<PathBuf, Failure> {
         return Ok(shipped_path(file));
     }
     let names = SHIPPED.iter().map(|shipped| shipped.name);
-    let hint = did_you_mean(file, names.clone()).unwrap_or_else(|| format!("shipped pipelines: {}", listed(names)));
+    let hint =
+        did_you_mean(file, names).unwrap_or_else(|| "`spdflow pipelines` lists those that are shipped".to_owned());
     Err(Failure::input(Diagnostic::new(format!("there is no pipeline file `{file}`")).hint(hint)))
 }
 
@@ -53,8 +77,8 @@ pub(crate) struct Files;
 
 impl spec::Files for Files {
     fn read(&self, path: &Path) -> io::Result<String> {
-        if path.parent() == Some(Path::new(FOLDER)) {
-            let shipped = SHIPPED.iter().find(|shipped| path.file_stem().is_some_and(|stem| stem == shipped.name));
+        if path.starts_with(FOLDER) {
+            let shipped = SHIPPED.iter().find(|shipped| path == shipped_path(shipped.name));
             return shipped.map(|shipped| shipped.text.to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into());
         }
         spec::Disk.read(path)

@@ -27,6 +27,7 @@ use std::path::Path;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::kind::Registry;
 use crate::pipeline::Pipeline;
+use check::Checked;
 
 /// How to read a pipeline.
 pub struct LoadOptions<'a> {
@@ -80,7 +81,8 @@ pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Resu
     let checked = check::check(&root, path, registry, &mut mistakes);
     let instances = expand::expand(&checked, &variables, &mut mistakes);
     if mistakes.is_empty() {
-        Ok(Pipeline { name: checked.name, description: checked.description, sources, instances })
+        let Checked { name, description, expected_time, .. } = checked;
+        Ok(Pipeline { name, description, expected_time, sources, instances })
     } else {
         Err(Report::new(mistakes, sources))
     }

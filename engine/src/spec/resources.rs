@@ -38,10 +38,14 @@ impl TryFrom<String> for Time {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        duration(&text)
-            .map(Self)
-            .ok_or_else(|| format!("expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`"))
+        time(&text).map(Self)
     }
+}
+
+/// Returns the time that a text like `1h30m` means, or what was expected instead.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .ok_or_else(|| format!("expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`"))
 }
 
 /// Returns the resources of `stage`.

@@ -238,6 +238,7 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
     Pipeline {
         name: "p".to_owned(),
         description: String::new(),
+        expected_time: None,
         sources: vec![Source { name: "p.toml".to_owned(), text: "# by hand\n".to_owned() }],
         instances: stages.into_iter().map(instance).collect(),
     }

@@ -58,8 +58,10 @@ pub fn neuron_contributions(title: &str, rows: &[(&str, &Layers)]) -> Figure {
     figure
 }
 
-/// Returns the numbers of the neurons that serve a feature, right of their points and clear of one another.
+/// Returns the numbers of the neurons that serve a feature, right of their points. Points closer than a line of text
+/// share one note, which names them from the top.
 fn labels(layers: &Layers, feature: usize, y_span: f64) -> Vec<Mark> {
+    const MOST: usize = 3;
     let mut large: Vec<(f64, usize, usize)> = layers
         .iter()
         .filter(|(_, matrix)| feature < matrix.rows())
@@ -71,23 +73,30 @@ fn labels(layers: &Layers, feature: usize, y_span: f64) -> Vec<Mark> {
     large.sort_by(|a, b| b.0.total_cmp(&a.0));
     // Seven points of text, in units of the axis.
     let line = 7.0 / HEIGHT * y_span;
-    let mut free = f64::INFINITY;
-    let mut marks = Vec::new();
-    for (value, layer, neuron) in large {
-        let y = value.min(free - line);
-        // A number that would stand far from its point is left out.
-        if value - y > line {
-            continue;
+    let mut groups: Vec<Vec<(f64, usize, usize)>> = Vec::new();
+    for point in large {
+        match groups.last_mut() {
+            Some(group) if middle(group) - point.0 < line => group.push(point),
+            _ => groups.push(vec![point]),
         }
-        free = y;
-        marks.push(Mark::Note {
-            at: (feature as f64 + 0.09, y - 0.32 * line),
-            text: neuron.to_string(),
-            anchor: Anchor::Start,
-            color: category(layer),
-        });
     }
-    marks
+    let note = |group: &Vec<(f64, usize, usize)>| {
+        let names: Vec<String> = group.iter().take(MOST).map(|(_, _, neuron)| neuron.to_string()).collect();
+        let more = if group.len() > MOST { ", …" } else { "" };
+        let layer = group[0].1;
+        let same = group.iter().all(|(_, other, _)| *other == layer);
+        Mark::Note {
+            at: (feature as f64 + 0.09, middle(group)),
+            text: names.join(", ") + more,
+            anchor: Anchor::Start,
+            color: if same { category(layer) } else { super::Rgb::INK },
+        }
+    };
+    groups.iter().map(note).collect()
+}
+
+fn middle(group: &[(f64, usize, usize)]) -> f64 {
+    group.iter().map(|(value, ..)| value).sum::<f64>() / group.len() as f64
 }
 
 /// Returns each neuron's contribution in the components against that in the target, for every feature; on the diagonal
@@ -151,4 +160,19 @@ fn layer_legend(layers: impl Iterator<Item = usize>) -> Vec<LegendEntry> {
     let entry =
         |layer: usize| LegendEntry { label: format!("layer {layer}"), color: category(layer), symbol: Symbol::Dot };
     known.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neurons_whose_points_are_close_share_a_label() {
+        let contributions = Matrix::from_rows(&[[0.5, 0.02, 0.2, 0.21, 0.19, 0.22, f32::NAN]]);
+        let texts: Vec<String> = labels(&[(0, contributions)], 0, 0.6)
+            .into_iter()
+            .filter_map(|mark| if let Mark::Note { text, .. } = mark { Some(text) } else { None })
+            .collect();
+        assert_eq!(texts, ["0", "5, 3, 2, …"]);
+    }
 }

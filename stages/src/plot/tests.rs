@@ -160,6 +160,77 @@ fn all_figures_are_drawn_twice_with_equal_bytes() {
     assert_eq!(report["decompositions"][1]["component_order"][0][1][0], 3, "feature 0 lives in component 2 + seed");
 }
 
+/// Writes a decomposition of a residual MLP of two layers in which each feature has a component of its own: 12 features,
+/// 20 dimensions, 5 neurons a layer.
+fn resid_decomposition(folder: &Path, seed: u64) -> InputArtifact {
+    std::fs::create_dir_all(folder).unwrap();
+    let w_e = Matrix::from_fn(12, 20, |i, d| f32::from(i == d));
+    let mut named: Vec<(String, Tensor)> = vec![
+        ("target_model.W_E".to_owned(), w_e.clone().into()),
+        ("target_model.W_U".to_owned(), w_e.transposed().into()),
+    ];
+    let mut ci = Vec::new();
+    for layer in 0..2 {
+        let weight = |n: usize, d: usize| {
+            let (near, spread) = (d % 5 == n && d / 6 == layer, noise(d * 5 + n + 31 * layer));
+            if near { 0.6 + 0.3 * spread } else { 0.25 * spread.max(0.0) }
+        };
+        let w_in = Matrix::from_fn(5, 20, weight);
+        let off = |d: usize, n: usize| 1.0 + 0.04 * noise(d + 7 * n + seed as usize);
+        // The component of feature c reads its dimension and writes that column of W_in.
+        let v = Matrix::from_fn(20, 12, |d, c| f32::from(d == c));
+        let u = Matrix::from_fn(12, 5, |c, n| w_in.at(n, c) * off(c, n));
+        let site = format!("layers.{layer}.mlp_in");
+        named.push((format!("target_model.{site}.weight"), w_in.clone().into()));
+        named.push((format!("target_model.layers.{layer}.mlp_out.weight"), w_in.transposed().into()));
+        named.push((format!("_components.layers-{layer}-mlp_in.V"), v.into()));
+        named.push((format!("_components.layers-{layer}-mlp_in.U"), u.into()));
+        let lower = Matrix::from_fn(12, 12, |i, c| f32::from(i == c && i / 6 == layer));
+        ci.push(SiteCi { site, pre_sigmoid: lower.clone(), upper: lower.clone(), lower });
+    }
+    tensors::write(&folder.join("components.safetensors"), named.iter().map(|(name, tensor)| (&name[..], tensor)))
+        .unwrap();
+    CiTable { sites: ci }.write(&folder.join("ci.parquet")).unwrap();
+    let mut log = MetricLog::new();
+    log.push(0, "train/loss/total", 1.0);
+    log.push(1, "train/loss/total", 0.5);
+    log.write(&folder.join("metrics.parquet")).unwrap();
+    let text = r#"{"sites": [{"name": "layers.0.mlp_in"}, {"name": "layers.1.mlp_in"}]}"#;
+    std::fs::write(folder.join("decomposition.json"), text).unwrap();
+    artifact(folder, &format!("decompose[seed={seed}]"), "decompose.spd", Some(seed))
+}
+
+#[test]
+fn a_residual_mlp_is_drawn_with_the_contributions_of_its_neurons_and_without_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    let decompositions = (0..2).map(|seed| resid_decomposition(&folder.path().join(format!("d{seed}")), seed));
+    let inputs = BTreeMap::from([("decompositions".to_owned(), decompositions.collect())]);
+    let out = folder.path().join("out");
+    let summary = run(&inputs, &out);
+    let names: Vec<&str> = summary.files.iter().map(|f| f.path.as_str()).filter(|p| p.ends_with(".svg")).collect();
+    let expected = [
+        "causal_importances.svg",
+        "causal_importances_upper_leaky.svg",
+        "neuron_contributions.svg",
+        "neuron_contribution_scatter.svg",
+        "weights.svg",
+        "losses.svg",
+    ];
+    assert_eq!(names, expected);
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("summary.json")).unwrap()).unwrap();
+    let contributions = &report["decompositions"][0]["neuron_contributions"];
+    let correlation = contributions["correlation"].as_f64().unwrap();
+    assert!(correlation > 0.999 && correlation < 1.0, "{correlation}");
+    assert_eq!(contributions["components"][1][3], 3, "feature 3 lives in component 3");
+    if let Some(show) = std::env::var_os("SPDFLOW_SHOW_FIGURES") {
+        for name in ["neuron_contributions", "neuron_contribution_scatter"] {
+            let file = format!("{name}.png");
+            std::fs::copy(out.join(&file), Path::new(&show).join(&file)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_decomposition_without_probe_and_without_plane_still_has_its_curves() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,6 +269,25 @@ fn a_diverged_decomposition_is_still_drawn() {
         let summary = run(&inputs, &folder.path().join(format!("out-{name}")));
         assert!(summary.files.iter().any(|file| file.path == "causal_importances.png"));
     }
+}
+
+#[test]
+fn contributions_that_are_not_numbers_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d");
+    let artifact = resid_decomposition(&path, 0);
+    let mut state: Vec<(String, Tensor)> = tensors::read(&path.join("components.safetensors"))
+        .unwrap()
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+        .collect();
+    for (_, tensor) in state.iter_mut().filter(|(name, _)| name.ends_with(".U")) {
+        tensor.data.fill(f32::NAN);
+    }
+    tensors::write(&path.join("components.safetensors"), state.iter().map(|(n, t)| (&n[..], t))).unwrap();
+    let inputs = BTreeMap::from([("decompositions".to_owned(), vec![artifact])]);
+    let summary = run(&inputs, &folder.path().join("out"));
+    assert!(summary.files.iter().any(|file| file.path == "neuron_contribution_scatter.png"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Numbers, times and verbs as people read them.
 
+use std::time::Duration;
+
 use spdflow_engine::cache::Metric;
 
 /// Returns a duration with about three digits: `0.42 s`, `41.2 s`, `3 min 12 s`, `2 h 5 min`.
@@ -13,6 +15,19 @@ pub(crate) fn duration(seconds: f64) -> String {
         format!("{} min {} s", whole / 60, whole % 60)
     } else {
         format!("{} h {} min", whole / 3600, whole / 60 % 60)
+    }
+}
+
+/// Returns a duration as one would say it: `48 s`, `20 min`, `2 h 30 min`, `20 h`.
+pub(crate) fn rough_duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let minutes = (seconds + 30) / 60;
+    match (minutes / 60, minutes % 60) {
+        _ if seconds < 100 => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, _) if hours >= 10 => format!("{} h", (seconds + 1800) / 3600),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
     }
 }
 
@@ -92,6 +107,15 @@ mod tests {
             [(0.0, "0.00 s"), (9.99, "9.99 s"), (41.23, "41.2 s"), (192.0, "3 min 12 s"), (7500.0, "2 h 5 min")];
         for (seconds, expected) in cases {
             assert_eq!(duration(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn expected_times_are_rough() {
+        let cases =
+            [(48, "48 s"), (150, "3 min"), (3599, "1 h"), (9000, "2 h 30 min"), (72_000, "20 h"), (71_500, "20 h")];
+        for (seconds, expected) in cases {
+            assert_eq!(rough_duration(Duration::from_secs(seconds)), expected);
         }
     }
 

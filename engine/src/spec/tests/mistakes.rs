@@ -157,3 +157,13 @@ fn a_wrong_axis_value_names_what_the_placeholder_stood_for() {
 fn a_pipeline_without_stages_is_refused() {
     assert_eq!(bad("", &[]), ["- pipeline `p` has no stages [a stage is a table `[stage.NAME]`]"]);
 }
+
+#[test]
+fn the_expected_time_of_a_pipeline_is_a_time() {
+    let text = "[pipeline]\nexpected_time = \"1h30m\"\n[stage.x]\nuses = \"echo\"\n";
+    assert_eq!(good(text, &[]).expected_time, Some(std::time::Duration::from_secs(5_400)));
+    let found = bad("[pipeline]\nexpected_time = \"long\"\n[stage.x]\nuses = \"echo\"\n", &[]);
+    let expected = "p.toml:2:17 the pipeline's expected_time: expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, \
+                    found `\"long\"`";
+    assert_eq!(found, [expected]);
+}
