@@ -270,7 +270,6 @@ fn reference_full_evaluations() {
             mask_samples: config["n_mask_samples"].as_u64().expect("a count") as usize,
             output_loss: output_loss(&config["output_loss_type"]),
             progress: number(&case.json["current_frac_of_training"]),
-            output_loss: output_loss(&config["output_loss_type"]),
         };
         let (device, data) = (Cpu::default(), any_data(recipe.target.n_features()));
         let threshold = number(&config["ci_alive_threshold"]);
@@ -442,7 +441,6 @@ fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
         mask_samples: 1,
         output_loss: OutputLoss::Mse,
         progress: 0.0,
-        output_loss: OutputLoss::Mse,
     };
     let threshold = number(&recorded["ci_alive_threshold"]);
     let scene = scene(&device, &model, &parameters, &data, settings, threshold);

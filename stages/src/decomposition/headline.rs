@@ -50,7 +50,6 @@ pub(super) fn headline<D: Backend>(
             let probes = probe(device, model, parameters, config.n_features, None)?;
             numbers.extend(of_resid_mlp(&components, target_state, &probes, params.evaluation.alive_threshold));
         }
-        TargetConfig::InductionHead(_) => {}
     }
     for class in ["StochasticReconLoss", "FaithfulnessLoss"] {
         numbers.extend(copy(class, &format!("eval/loss/{class}")));

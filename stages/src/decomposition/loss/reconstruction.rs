@@ -74,7 +74,7 @@ pub(super) fn importance_masks<D: Backend>(step: &Step<'_, D>) -> Masks<D> {
 }
 
 /// Returns one draw of stochastic masks `g + (1 − g) r` for every site (spec section 4).
-pub(super) fn stochastic_masks<D: Backend>(
+pub(in crate::decomposition) fn stochastic_masks<D: Backend>(
     step: &Step<'_, D>,
     key: DrawKey<'_>,
     draws: &mut dyn Draws<D>,
