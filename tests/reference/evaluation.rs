@@ -268,8 +268,8 @@ fn reference_full_evaluations() {
             sampling: sampling(&config["sampling"]),
             use_delta_component: config["use_delta_component"].as_bool().expect("a flag"),
             mask_samples: config["n_mask_samples"].as_u64().expect("a count") as usize,
-            progress: number(&case.json["current_frac_of_training"]),
             output_loss: output_loss(&config["output_loss_type"]),
+            progress: number(&case.json["current_frac_of_training"]),
         };
         let (device, data) = (Cpu::default(), any_data(recipe.target.n_features()));
         let threshold = number(&config["ci_alive_threshold"]);
@@ -439,8 +439,8 @@ fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
         sampling: sampling(&recorded["sampling"]),
         use_delta_component: false,
         mask_samples: 1,
-        progress: 0.0,
         output_loss: OutputLoss::Mse,
+        progress: 0.0,
     };
     let threshold = number(&recorded["ci_alive_threshold"]);
     let scene = scene(&device, &model, &parameters, &data, settings, threshold);

@@ -6,6 +6,7 @@
 //! draws from a stream that training uses, so what is measured and how often cannot change what is learned.
 
 pub mod activity;
+mod ce_and_kl;
 mod ci_histograms;
 mod ci_l0;
 mod ci_mean_per_component;
@@ -14,10 +15,12 @@ mod evaluator;
 mod findings;
 mod identity_ci_error;
 mod loss_value;
+mod next_token;
 mod permuted_ci_plots;
 mod pgd_multi_batch;
 mod record;
 mod scene;
+mod subset_ce_and_kl;
 mod uv_plots;
 
 use schemars::JsonSchema;
@@ -28,6 +31,7 @@ use super::draws::Draws;
 use super::step::Step;
 use crate::bridge::{Backend, DeviceResult};
 
+pub use ce_and_kl::CeAndKl;
 pub use ci_histograms::CiHistograms;
 pub use ci_l0::CiL0;
 pub use ci_mean_per_component::CiMeanPerComponent;
@@ -39,6 +43,7 @@ pub use permuted_ci_plots::PermutedCiPlots;
 pub use pgd_multi_batch::{AttackSource, MultiBatchAttack, PgdMultiBatchRecon, PgdMultiBatchReconSubset};
 pub use record::EvaluationRecords;
 pub use scene::{EvaluationSource, Scene, measure};
+pub use subset_ce_and_kl::StochasticReconSubsetCeAndKl;
 pub use uv_plots::UvPlots;
 
 /// The facts about a metric that do not depend on the device.
@@ -124,4 +129,8 @@ metrics! {
     PgdMultiBatchRecon,
     /// The same with a random subset of sites at each position.
     PgdMultiBatchReconSubset,
+    /// How well a masked model of tokens still predicts, under six kinds of masks.
+    CeAndKl,
+    /// The same with subsets of sites under stochastic masks, and the worst of them.
+    StochasticReconSubsetCeAndKl,
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{ParamIssue, StageError};
 
 use super::super::draws::{DrawKey, Draws, StreamDraws};
-use super::super::loss::{PgdInit, Route, adversarial_masks, output_error, routing_issues};
+use super::super::loss::{PgdInit, Route, adversarial_masks, output_elements, output_error, routing_issues};
 use super::super::model::Leaves;
 use super::super::routing::Routing;
 use super::super::step::Step;
@@ -201,7 +201,7 @@ impl MultiBatchAttack {
         };
         let sources: Vec<Option<Var<D>>> = sources.iter().cloned().map(Some).collect();
         let error = output_error(&step, &adversarial_masks(&step, &sources, &routes)?)?;
-        Ok((error, step.positions * step.clean.output.shape().0))
+        Ok((error, output_elements(&step)))
     }
 }
 
