@@ -110,8 +110,7 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
 
 /// Returns random weights for a target.
 fn random_state(target: &TargetConfig) -> Tensors {
-    let TargetConfig::Tms(config) = target;
-    let tensors = config.tensors().into_iter().enumerate();
+    let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];

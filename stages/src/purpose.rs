@@ -12,6 +12,8 @@ pub enum Purpose {
     TargetData = 2,
     /// Batches a target model's final loss is measured on.
     TargetEvaluation = 3,
+    /// Coefficients of the labels a residual MLP is trained on.
+    LabelCoefficients = 4,
     /// Initial V, U and causal-importance networks.
     ComponentInit = 10,
     /// Batches of the decomposition.

@@ -1,9 +1,10 @@
-//! Fixture `12_datasets`: sparse features from recorded draws.
+//! Fixture `12_datasets`: sparse features from recorded draws, and the labels of residual MLPs.
 
 use serde_json::Value;
-use spdflow_stages::data::{FeatureDraws, Generation, SparseFeatures};
+use spdflow_stages::data::{FeatureDraws, Generation, LabelFunction, Labels, SparseFeatures};
+use spdflow_stages::models::Activation;
 
-use crate::spd::{features, transposed};
+use crate::spd::{activation, features, transposed};
 use crate::support::{Case, assert_close, cases};
 
 #[test]
@@ -20,15 +21,53 @@ fn reference_sparse_features() {
     assert!(compared > 0, "no sparse-feature case in the fixtures");
 }
 
+#[test]
+fn reference_labels_of_residual_mlps() {
+    let mut compared = 0;
+    for case in cases("12_datasets") {
+        for recorded in
+            case.json["cases"].as_array().expect("cases").iter().filter(|recorded| recorded["kind"] == "resid")
+        {
+            check(&case, recorded);
+            check_labels(&case, recorded);
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no residual-MLP case in the fixtures");
+}
+
+fn check_labels(case: &Case, recorded: &Value) {
+    let (id, args) = (recorded["id"].as_str().expect("an id"), &recorded["args"]);
+    let (input, n, rows) = features(case, &format!("{id}/batch"));
+    let expected = features(case, &format!("{id}/labels")).0;
+    if args["calc_labels"] == false {
+        // Decompositions need no labels; the reference then returns the inputs.
+        assert_eq!(input, expected, "{id}");
+        return;
+    }
+    let draws = format!("{id}/draw/label_coeffs_u");
+    let coefficients = if case.has(&draws) { Labels::coefficients(case.floats(&draws)) } else { vec![1.0; n] };
+    assert_close(&format!("{id} coefficients"), &coefficients, case.floats(&format!("{id}/label_coeffs")), 1e-6);
+    let function = match args["label_type"].as_str() {
+        Some("abs") => LabelFunction::Abs,
+        _ => LabelFunction::ActPlusResid,
+    };
+    let act_fn = if args["act_fn_name"].is_null() { Activation::Relu } else { activation(&args["act_fn_name"]) };
+    let labels = Labels { function, act_fn, coefficients }.of(&input);
+    assert_close(&format!("{id} labels"), &transposed(&labels, n, rows), &transposed(&expected, n, rows), 1e-6);
+}
+
 fn check(case: &Case, recorded: &Value) {
     let (id, args) = (recorded["id"].as_str().expect("an id"), &recorded["args"]);
     let range = |i: usize, default: f64| args["value_range"][i].as_f64().unwrap_or(default) as f32;
+    // Residual MLPs have inputs of both signs.
+    let lowest = if recorded["kind"] == "resid" { -1.0 } else { 0.0 };
     let generation = args["data_generation_type"].as_str().unwrap_or("at_least_zero_active");
     let data = SparseFeatures {
         n_features: args["n_features"].as_u64().expect("n_features") as usize,
         feature_probability: args["feature_probability"].as_f64().expect("a probability"),
         generation: serde_json::from_value::<Generation>(generation.into()).expect("a generation"),
-        value_range: (range(0, 0.0), range(1, 1.0)),
+        value_range: (range(0, lowest), range(1, 1.0)),
         synced_inputs: serde_json::from_value(args["synced_inputs"].clone()).unwrap_or_default(),
     };
     assert_eq!(data.mistake(), None, "{id}");

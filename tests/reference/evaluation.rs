@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use dfdx::prelude::Cpu;
 use serde_json::Value;
 use spdflow_stages::artifact::ci_table::SiteCi;
-use spdflow_stages::bridge::{DeviceResult, Graph, Var};
+use spdflow_stages::bridge::{DeviceResult, Graph, MaskSource, Var};
 use spdflow_stages::data::{Batch, Generation, SparseFeatures};
 use spdflow_stages::decomposition::draws::{DrawKey, Draws, Sampling};
 use spdflow_stages::decomposition::evaluation::activity::{ComponentMeans, SiteImportances};
@@ -371,7 +371,7 @@ impl Draws<Cpu> for AttackDraws<'_> {
         site: usize,
         components: usize,
         sampling: Sampling,
-    ) -> DeviceResult<Var<Cpu>, Cpu> {
+    ) -> DeviceResult<MaskSource<Cpu>, Cpu> {
         self.batch.source(graph, key, site, components, sampling)
     }
 

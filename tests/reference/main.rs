@@ -16,4 +16,5 @@ mod schedules;
 mod sigmoids;
 mod spd;
 mod target_ci;
+mod targets;
 mod trajectories;

@@ -3,7 +3,7 @@
 use dfdx::prelude::Cpu;
 use serde_json::Value;
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
-use spdflow_stages::bridge::{DeviceResult, Graph, Var};
+use spdflow_stages::bridge::{DeviceResult, Graph, MaskSource, Var};
 use spdflow_stages::decomposition::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use spdflow_stages::decomposition::draws::{DrawKey, Draws, Sampling};
 use spdflow_stages::decomposition::loss::{
@@ -14,7 +14,7 @@ use spdflow_stages::decomposition::loss::{
 use spdflow_stages::decomposition::model::ComponentModel;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
 use spdflow_stages::decomposition::site::{SitePattern, plan};
-use spdflow_stages::models::{TargetConfig, TmsConfig};
+use spdflow_stages::models::{Activation, ResidMlpConfig, TargetConfig, TmsConfig};
 use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::support::{Case, Entries, number};
@@ -57,8 +57,21 @@ pub fn target_config(target: &Value) -> Option<TargetConfig> {
             n_hidden_layers: count("n_hidden_layers"),
             tied_weights: config["tied_weights"].as_bool().unwrap_or(false),
         })),
+        "ResidMLP" => Some(TargetConfig::ResidMlp(ResidMlpConfig {
+            n_features: count("n_features"),
+            d_embed: count("d_embed"),
+            d_mlp: count("d_mlp"),
+            n_layers: count("n_layers"),
+            act_fn: activation(&config["act_fn_name"]),
+            in_bias: config["in_bias"].as_bool().unwrap_or(false),
+            out_bias: config["out_bias"].as_bool().unwrap_or(false),
+        })),
         _ => None,
     }
+}
+
+pub fn activation(value: &Value) -> Activation {
+    serde_json::from_value(value.clone()).expect("a nonlinearity")
 }
 
 /// What a case says about its component model.
@@ -228,8 +241,9 @@ impl Draws<Cpu> for Recorded<'_> {
         site: usize,
         _: usize,
         _: Sampling,
-    ) -> DeviceResult<Var<Cpu>, Cpu> {
-        self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))
+    ) -> DeviceResult<MaskSource<Cpu>, Cpu> {
+        let source = self.load(graph, &format!("{}/s{}/source/{}", key.class, key.sample, self.sites[site]))?;
+        Ok(MaskSource::Given(source))
     }
 
     fn delta(&mut self, graph: &Graph<Cpu>, key: DrawKey<'_>, site: usize) -> DeviceResult<Var<Cpu>, Cpu> {

@@ -22,7 +22,6 @@ pub mod gelu;
 pub mod importance_minimality;
 mod lanes;
 pub mod linear;
-pub mod mask;
 pub mod masked_site;
 pub mod memory;
 mod parallel;

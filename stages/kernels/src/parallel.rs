@@ -23,6 +23,18 @@ where
     }
 }
 
+/// Splits `array` `[n, rows]` into blocks of `width` columns, the last perhaps narrower; of each block the `n` rows.
+pub(crate) fn columns(array: &mut [f32], rows: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
+    let features = array.len() / rows.max(1);
+    let mut blocks: Vec<Vec<&mut [f32]>> = (0..rows.div_ceil(width)).map(|_| Vec::with_capacity(features)).collect();
+    for row in array.chunks_mut(rows.max(1)) {
+        for (block, piece) in blocks.iter_mut().zip(row.chunks_mut(width)) {
+            block.push(piece);
+        }
+    }
+    blocks
+}
+
 /// Calls `task` for every item, in parallel when there is enough to do.
 pub(crate) fn for_each<T: Send, F: Fn(T) + Sync + Send>(items: Vec<T>, operations: usize, task: F) {
     if operations < WORTH_SHARING {

@@ -3,8 +3,10 @@
 use serde::Deserialize;
 use spdflow_engine::kind::{InputArtifact, StageError};
 
+use super::tensors::Tensors;
 use super::{json, tensors};
 use crate::matrix::Matrix;
+use crate::solution::{NeuronContributions, model_contributions};
 
 /// A decomposed matrix.
 #[derive(Debug, Clone)]
@@ -37,6 +39,25 @@ struct SiteDescription {
 pub fn read(artifact: &InputArtifact) -> Result<Vec<SiteWeights>, StageError> {
     let description: Description = json::read(artifact.path("decomposition.json")?)?;
     let components = tensors::read(artifact.path("components.safetensors")?)?;
+    sites(description, &components)
+}
+
+/// Returns the weights of all sites as [`read`], and what the neurons of a decomposed residual MLP contribute.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_contributions(
+    artifact: &InputArtifact,
+) -> Result<(Vec<SiteWeights>, Option<NeuronContributions>), StageError> {
+    let description: Description = json::read(artifact.path("decomposition.json")?)?;
+    let components = tensors::read(artifact.path("components.safetensors")?)?;
+    let sites = sites(description, &components)?;
+    let site = |name: &str| sites.iter().find(|site| site.name == name).map(|site| (site.v.clone(), site.u.clone()));
+    let contributions = model_contributions(|name| components.matrix(&format!("target_model.{name}")).ok(), site);
+    Ok((sites, contributions))
+}
+
+fn sites(description: Description, components: &Tensors) -> Result<Vec<SiteWeights>, StageError> {
     description
         .sites
         .into_iter()

@@ -3,6 +3,8 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! buffers they are given; `None` means nobody needs that gradient.
 
+use std::rc::Rc;
+
 use dfdx::prelude::{Device, Storage};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
@@ -61,14 +63,46 @@ pub trait Buffers: Device<f32> {
     fn recycle_gradient(gradient: GradientBuffer<Self>);
 }
 
+/// The masks of a site's components as views; see `spdflow_kernels::masked_site::Mask`.
+pub enum MaskView<D: Buffers> {
+    /// All on.
+    Ones,
+    /// One mask for all rows, `[C]`.
+    PerComponent(D::View),
+    /// `[C, R]`.
+    Full(D::View),
+    /// Between the importances and one.
+    Between {
+        /// The lower causal importances, `[C, R]`.
+        importance: D::View,
+        /// How far towards one.
+        source: SourceView<D>,
+    },
+}
+
+/// The sources of masks; see `spdflow_kernels::masked_site::Source`.
+pub enum SourceView<D: Buffers> {
+    /// `[C, R]`.
+    Given(D::View),
+    /// `[C]`.
+    Shared(D::View),
+    /// Uniform draws.
+    Drawn {
+        /// Which ones.
+        stream: Stream,
+        /// The number of each row in the whole batch, `[R]`.
+        rows: Rc<[u32]>,
+    },
+}
+
 /// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.
 pub struct SiteViews<D: Buffers> {
     /// Rows of the batch.
     pub rows: usize,
     /// `Vᵀx`.
     pub activations: D::View,
-    /// `None`: all components on. `Some((mask, true))`: one mask `[C]` for all rows.
-    pub mask: Option<(D::View, bool)>,
+    /// The components' masks.
+    pub mask: MaskView<D>,
     /// U.
     pub u: D::View,
     /// `Wx`.
@@ -85,8 +119,12 @@ pub struct SiteViews<D: Buffers> {
 pub struct SiteGradients<'a, D: Buffers> {
     /// `Vᵀx`.
     pub activations: Option<&'a mut GradientBuffer<D>>,
-    /// The components' mask.
+    /// A mask that is given.
     pub mask: Option<&'a mut GradientBuffer<D>>,
+    /// The causal importances.
+    pub importance: Option<&'a mut GradientBuffer<D>>,
+    /// Sources that are given.
+    pub source: Option<&'a mut GradientBuffer<D>>,
     /// U.
     pub u: Option<&'a mut GradientBuffer<D>>,
     /// `Wx`.
@@ -194,23 +232,6 @@ pub trait Kernels: Buffers {
         scale: f32,
         grad_out: &GradientBuffer<Self>,
         grad_x: &mut GradientBuffer<Self>,
-    ) -> DeviceResult<(), Self>;
-
-    /// `g + (1 − g) r`.
-    fn interpolate(
-        &self,
-        importance: &Self::View,
-        source: &Self::View,
-        shape: (usize, usize),
-    ) -> DeviceResult<Array<Self>, Self>;
-    /// Gradients of [`Kernels::interpolate`].
-    fn interpolate_backward(
-        &self,
-        importance: &Self::View,
-        source: &Self::View,
-        grad_out: &GradientBuffer<Self>,
-        grad_importance: Option<&mut GradientBuffer<Self>>,
-        grad_source: Option<&mut GradientBuffer<Self>>,
     ) -> DeviceResult<(), Self>;
 
     /// The elements `span` as a matrix of `shape`.

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use dfdx::prelude::Cpu;
 use spdflow_kernels::adamw::{self, Update};
 use spdflow_kernels::importance_minimality::{self, Constants};
-use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask};
+use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask, Source};
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, mask, relu, squared_error};
+use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, squared_error};
 
-use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
+use super::backend::{
+    Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
+};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
 
@@ -19,9 +21,7 @@ type Grad = GradientBuffer<Cpu>;
 
 impl Kernels for Cpu {
     fn uniform(&self, stream: Stream, features: usize, rows: &[u32]) -> DeviceResult<Array<Self>, Self> {
-        let mut out = vec![0.0; features * rows.len()];
-        philox::uniform(stream, features, rows, &mut out);
-        self.upload(out, (features, rows.len()))
+        written((features, rows.len()), |out| philox::uniform(stream, features, rows, out))
     }
 
     fn product(
@@ -32,10 +32,8 @@ impl Kernels for Cpu {
         n: usize,
         (m, rows): (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
-        let mut y = vec![0.0; m * rows];
         let multiply = if transposed { linear::apply_transposed } else { linear::apply };
-        multiply(w, x, &mut y, m, n, rows);
-        self.upload(y, (m, rows))
+        summed((m, rows), |y| multiply(w, x, y, m, n, rows))
     }
 
     fn product_backward(
@@ -101,9 +99,7 @@ impl Kernels for Cpu {
     }
 
     fn relu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut y = vec![0.0; x.len()];
-        relu::forward(x, &mut y);
-        self.upload(y, shape)
+        written(shape, |y| relu::forward(x, y))
     }
 
     fn relu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
@@ -123,9 +119,7 @@ impl Kernels for Cpu {
     }
 
     fn gelu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut y = vec![0.0; x.len()];
-        gelu::forward(x, &mut y);
-        self.upload(y, shape)
+        written(shape, |y| gelu::forward(x, y))
     }
 
     fn gelu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
@@ -134,9 +128,7 @@ impl Kernels for Cpu {
     }
 
     fn sigmoid(&self, function: Sigmoid, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut y = vec![0.0; x.len()];
-        sigmoid::forward(function, x, &mut y);
-        self.upload(y, shape)
+        written(shape, |y| sigmoid::forward(function, x, y))
     }
 
     fn sigmoid_backward(
@@ -163,35 +155,6 @@ impl Kernels for Cpu {
 
     fn blend_backward(&self, scale: f32, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
         accumulate(grad_x, grad_out, scale);
-        Ok(())
-    }
-
-    fn interpolate(
-        &self,
-        importance: &Self::View,
-        source: &Self::View,
-        shape: (usize, usize),
-    ) -> DeviceResult<Array<Self>, Self> {
-        let mut out = vec![0.0; importance.len()];
-        mask::interpolate_forward(importance, source, &mut out);
-        self.upload(out, shape)
-    }
-
-    fn interpolate_backward(
-        &self,
-        importance: &Self::View,
-        source: &Self::View,
-        grad_out: &Grad,
-        grad_importance: Option<&mut Grad>,
-        grad_source: Option<&mut Grad>,
-    ) -> DeviceResult<(), Self> {
-        mask::interpolate_backward(
-            importance,
-            source,
-            grad_out,
-            grad_importance.map(|g| &mut g[..]),
-            grad_source.map(|g| &mut g[..]),
-        );
         Ok(())
     }
 
@@ -226,9 +189,7 @@ impl Kernels for Cpu {
         weights: &[Self::View; 4],
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
-        let mut out = vec![0.0; x.len()];
-        ci_mlp::forward(x, network(weights), &mut out, shape.1);
-        self.upload(out, shape)
+        written(shape, |out| ci_mlp::forward(x, network(weights), out, shape.1))
     }
 
     fn ci_mlp_backward(
@@ -303,9 +264,7 @@ impl Kernels for Cpu {
     }
 
     fn masked_site(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut out = vec![0.0; shape.0 * shape.1];
-        masked_site::forward(site(inputs), &mut out);
-        self.upload(out, shape)
+        written(shape, |out| masked_site::forward(site(inputs), out))
     }
 
     fn masked_site_backward(
@@ -317,6 +276,8 @@ impl Kernels for Cpu {
         let grads = Gradients {
             activations: grads.activations.map(|g| &mut g[..]),
             mask: grads.mask.map(|g| &mut g[..]),
+            importance: grads.importance.map(|g| &mut g[..]),
+            source: grads.source.map(|g| &mut g[..]),
             u: grads.u.map(|g| &mut g[..]),
             frozen: grads.frozen.map(|g| &mut g[..]),
             delta_mask: grads.delta_mask.map(|g| &mut g[..]),
@@ -464,6 +425,18 @@ impl Kernels for Cpu {
 
 impl Backend for Cpu {}
 
+/// Returns the matrix that `fill` writes; it must write every element.
+fn written(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
+    Ok(Array { data: Rc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
+}
+
+/// Returns the matrix that `fill` adds to zeros.
+fn summed(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
+    let mut data = Pooled::zeros(shape.0 * shape.1);
+    fill(&mut data);
+    Ok(Array { data: Rc::new(data), shape })
+}
+
 fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
     for (grad, grad_out) in grad.iter_mut().zip(grad_out.iter()) {
         *grad += scale * grad_out;
@@ -495,9 +468,17 @@ fn site(inputs: &SiteViews<Cpu>) -> Inputs<'_> {
         rows: inputs.rows,
         activations: &inputs.activations,
         mask: match &inputs.mask {
-            None => Mask::Ones,
-            Some((mask, true)) => Mask::PerComponent(mask),
-            Some((mask, false)) => Mask::Full(mask),
+            MaskView::Ones => Mask::Ones,
+            MaskView::PerComponent(mask) => Mask::PerComponent(mask),
+            MaskView::Full(mask) => Mask::Full(mask),
+            MaskView::Between { importance, source } => Mask::Between {
+                importance,
+                source: match source {
+                    SourceView::Given(source) => Source::Given(source),
+                    SourceView::Shared(source) => Source::Shared(source),
+                    SourceView::Drawn { stream, rows } => Source::Drawn { stream: *stream, rows },
+                },
+            },
         },
         u: &inputs.u,
         frozen: inputs.frozen.as_ref().map(|v| &v[..]),

@@ -20,6 +20,8 @@ mod ops;
 mod pool;
 mod slot;
 
-pub use backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
+pub use backend::{
+    Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
+};
 pub use graph::{DeviceResult, Graph, Precision, Var};
-pub use ops::{MaskInput, SiteInputs};
+pub use ops::{MaskInput, MaskSource, SiteInputs};

@@ -39,7 +39,7 @@ impl Pooled {
 
     /// Returns a buffer of `length` zeros.
     pub fn zeros(length: usize) -> Self {
-        Self::filled_by(length, |buffer| buffer.fill(0.0))
+        Self::filled_by(length, spdflow_kernels::memory::clear)
     }
 
     /// Takes the buffer out of the pool's care.

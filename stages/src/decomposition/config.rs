@@ -157,8 +157,8 @@ pub struct Evaluation {
     /// Sites of which a few components should act together.
     #[serde(default)]
     pub dense: Vec<DensePattern>,
-    /// A component is significant if its subnet is larger than this (sum over input features of the length of what it
-    /// writes).
+    /// A component is significant if its subnet is larger than this: for toy models of superposition the sum over input
+    /// features of the length of what it writes, else its Frobenius norm.
     #[serde(default = "significant")]
     pub significance_threshold: f64,
 }

@@ -5,9 +5,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spdflow_kernels::philox::Stream;
 
 use super::routing::{Routing, route};
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
 use crate::purpose::Purpose;
 
 /// How the sources of stochastic masks are distributed (spec section 3.3).
@@ -36,7 +37,7 @@ pub struct DrawKey<'a> {
 
 /// A source of draws for one step. All results are constants.
 pub trait Draws<D: Backend> {
-    /// Returns the mask source of site `site`, `(components, R)`.
+    /// Returns the mask source of site `site`, for `components` components and every row.
     ///
     /// # Errors
     /// The device's.
@@ -47,7 +48,7 @@ pub trait Draws<D: Backend> {
         site: usize,
         components: usize,
         sampling: Sampling,
-    ) -> DeviceResult<Var<D>, D>;
+    ) -> DeviceResult<MaskSource<D>, D>;
 
     /// Returns the delta component's mask of site `site`, `(1, R)`.
     ///
@@ -108,11 +109,15 @@ impl StreamDraws<'_> {
         features: usize,
         rows: &[u32],
     ) -> DeviceResult<Var<D>, D> {
+        graph.uniform(self.stream(purpose, index), features, rows)
+    }
+
+    fn stream(&self, purpose: Purpose, index: u32) -> Stream {
         let mut stream = purpose.stream(self.seed, self.step, index);
         if self.evaluation {
             stream.purpose += Purpose::EvaluationOffset as u32;
         }
-        graph.uniform(stream, features, rows)
+        stream
     }
 }
 
@@ -133,13 +138,14 @@ impl<D: Backend> Draws<D> for StreamDraws<'_> {
         site: usize,
         components: usize,
         sampling: Sampling,
-    ) -> DeviceResult<Var<D>, D> {
-        let uniform = self.uniform(graph, Purpose::Source, place(key, site), components, self.rows)?;
+    ) -> DeviceResult<MaskSource<D>, D> {
+        let stream = self.stream(Purpose::Source, place(key, site));
         match sampling {
-            Sampling::Continuous => Ok(uniform),
+            Sampling::Continuous => Ok(MaskSource::Drawn { stream, rows: self.rows.into() }),
             Sampling::Binomial => {
-                let shape = uniform.shape();
-                graph.upload(uniform.to_vec().iter().map(|u| if *u < 0.5 { 0.0 } else { 1.0 }).collect(), shape)
+                let uniform = graph.uniform(stream, components, self.rows)?;
+                let coins = uniform.to_vec().iter().map(|u| if *u < 0.5 { 0.0 } else { 1.0 }).collect();
+                Ok(MaskSource::Given(graph.upload(coins, uniform.shape())?))
             }
         }
     }

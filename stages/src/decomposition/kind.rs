@@ -4,15 +4,12 @@ use dfdx::prelude::Cpu;
 use spdflow_engine::kind::{Device, InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
 use super::config::DecomposeParams;
-use super::export::{DecompositionDescription, SiteDescription, matrices, write};
-use super::model::ComponentModel;
+use super::export::{DecompositionDescription, SiteDescription, write};
+use super::headline::headline;
 use super::run::{Finished, run};
-use crate::artifact::metric_log::MetricLog;
 use crate::bridge::Backend;
 use crate::data::SparseFeatures;
-use crate::models::{LoadedTarget, TargetConfig};
-use crate::optimizer::parameters::Parameters;
-use crate::solution::{significant_subnets, subnet_sizes, tms_geometry};
+use crate::models::LoadedTarget;
 use crate::threads::with_threads;
 
 /// `decompose.spd`.
@@ -60,7 +57,9 @@ fn decompose<D: Backend>(
     let Finished { trainer, metrics, records } = run(device, model_config, &target.state, &data, params, context)?;
     let (model, parameters) = (&trainer.model, &trainer.parameters);
     let mut summary = Summary::default();
-    for (name, value) in headline(model_config, model, parameters, params, &metrics) {
+    let numbers = headline(device, model_config, &target.state, (model, parameters), params, &metrics)
+        .map_err(|error| StageError::failed(format!("{error:?}")))?;
+    for (name, value) in numbers {
         summary.metric(name, value);
     }
     let description = DecompositionDescription {
@@ -93,49 +92,4 @@ fn inputs(target: &SparseFeatures, params: &DecomposeParams) -> Result<SparseFea
         None => Ok(data),
         Some((field, message)) => Err(StageError::failed(format!("`data.{field}`: {message}"))),
     }
-}
-
-/// Returns the few numbers that describe the result.
-fn headline<D: Backend>(
-    target: &TargetConfig,
-    model: &ComponentModel<D>,
-    parameters: &Parameters<D>,
-    params: &DecomposeParams,
-    metrics: &MetricLog,
-) -> Vec<(String, f64)> {
-    let mut numbers = vec![("loss".to_owned(), metrics.last("train/loss/total").unwrap_or(f64::NAN))];
-    let mut copy = |to: &str, from: &str| {
-        if let Some(value) = metrics.last(from) {
-            numbers.push((to.to_owned(), value));
-        }
-    };
-    copy("identity_ci_error", "eval/target_solution_error/total");
-    copy("identity_ci_error_0p2", "eval/target_solution_error/total_0p2");
-    let matrices = matrices(model, parameters);
-    for (site, (v, u)) in model.sites().iter().zip(&matrices) {
-        let sizes = subnet_sizes(v, u);
-        let significant = significant_subnets(&sizes, params.evaluation.significance_threshold).len();
-        numbers.push((format!("significant/{}", site.plan.name), significant as f64));
-    }
-    let TargetConfig::Tms(_) = target;
-    if let Some((s, site)) = model.sites().iter().enumerate().find(|(_, site)| site.plan.name == "linear1") {
-        let (d_out, d_in) = site.shape();
-        let weight = crate::matrix::Matrix::new(d_out, d_in, site.weight.to_vec());
-        let geometry = tms_geometry(&weight, &matrices[s].0, &matrices[s].1);
-        numbers.push(("mmcs".to_owned(), geometry.mean_max_cosine_similarity));
-        numbers.push(("ml2r".to_owned(), geometry.mean_l2_ratio));
-    }
-    let mut copy = |to: &str, from: &str| {
-        if let Some(value) = metrics.last(from) {
-            numbers.push((to.to_owned(), value));
-        }
-    };
-    for class in ["StochasticReconLoss", "FaithfulnessLoss"] {
-        copy(class, &format!("eval/loss/{class}"));
-    }
-    for site in model.sites() {
-        let key = format!("l0/{:?}_{}", params.evaluation.alive_threshold, site.plan.name);
-        copy(&key, &format!("eval/{key}"));
-    }
-    numbers
 }

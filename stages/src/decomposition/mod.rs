@@ -8,6 +8,7 @@ pub mod config;
 pub mod draws;
 pub mod evaluation;
 pub mod export;
+mod headline;
 mod kind;
 pub mod loss;
 pub mod model;

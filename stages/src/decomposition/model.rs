@@ -9,7 +9,7 @@ use spdflow_kernels::philox::normal;
 
 use super::causal_importance::{CausalImportance, Importance, NetworkInput, SigmoidType};
 use super::site::SitePlan;
-use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, SiteInputs, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, MaskSource, SiteInputs, Var};
 use crate::models::{Linear, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
@@ -108,6 +108,8 @@ pub enum ComponentMask<D: Backend> {
     PerComponent(Var<D>),
     /// `(C, R)`.
     Full(Var<D>),
+    /// Between the lower causal importances `(C, R)` and one.
+    Between(Var<D>, MaskSource<D>),
 }
 
 impl<D: Backend> Clone for ComponentMask<D> {
@@ -116,6 +118,7 @@ impl<D: Backend> Clone for ComponentMask<D> {
             Self::Ones => Self::Ones,
             Self::PerComponent(mask) => Self::PerComponent(mask.clone()),
             Self::Full(mask) => Self::Full(mask.clone()),
+            Self::Between(importance, source) => Self::Between(importance.clone(), source.clone()),
         }
     }
 }
@@ -339,6 +342,7 @@ impl<D: Backend> ComponentModel<D> {
                 ComponentMask::Ones => MaskInput::Ones,
                 ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
                 ComponentMask::Full(mask) => MaskInput::Full(mask),
+                ComponentMask::Between(importance, source) => MaskInput::Between { importance, source },
             },
             u: &graph.operand(u)?,
             frozen: frozen.as_ref(),

@@ -14,7 +14,7 @@ use super::step::{Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Buffers, Graph, Precision};
 use crate::data::{Batch, Generation, SparseFeatures};
-use crate::models::{TargetConfig, TmsConfig};
+use crate::models::{Activation, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -23,7 +23,16 @@ fn targets() -> Vec<TargetConfig> {
     let tms = |n_hidden_layers| {
         TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 3, n_hidden_layers, tied_weights: false })
     };
-    vec![tms(0), tms(1)]
+    let resid_mlp = ResidMlpConfig {
+        n_features: 6,
+        d_embed: 5,
+        d_mlp: 3,
+        n_layers: 2,
+        act_fn: Activation::Gelu,
+        in_bias: false,
+        out_bias: false,
+    };
+    vec![tms(0), tms(1), TargetConfig::ResidMlp(resid_mlp)]
 }
 
 /// One configuration of every loss, as a pipeline's JSON twin.
@@ -54,8 +63,7 @@ fn losses(attack_steps: usize) -> Vec<LossConfig> {
 }
 
 fn random_state(target: &TargetConfig) -> Tensors {
-    let TargetConfig::Tms(config) = target;
-    let tensors = config.tensors().into_iter().enumerate();
+    let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
             let mut data = vec![0.0; shape.iter().product()];

@@ -11,6 +11,7 @@ mod heat_maps;
 mod histogram;
 mod panel;
 mod raster;
+pub mod resid_mlp;
 mod scale;
 mod svg;
 mod text;

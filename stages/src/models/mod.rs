@@ -5,6 +5,7 @@
 //! Adding a model is a file here and a line in [`TargetConfig`].
 
 mod artifact;
+mod resid_mlp;
 mod tms;
 
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ use crate::artifact::tensors::Tensors;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
 pub use artifact::{DESCRIPTION_FILE, LoadedTarget, TargetDescription, WEIGHTS_FILE};
+pub use resid_mlp::{Activation, EMBEDDING, ResidMlp, ResidMlpConfig, UNEMBEDDING};
 pub use tms::{Tms, TmsConfig};
 
 /// The configuration of a target model, as `target.json` records it.
@@ -23,6 +25,8 @@ pub use tms::{Tms, TmsConfig};
 pub enum TargetConfig {
     /// A toy model of superposition.
     Tms(TmsConfig),
+    /// A residual MLP.
+    ResidMlp(ResidMlpConfig),
 }
 
 impl TargetConfig {
@@ -31,6 +35,16 @@ impl TargetConfig {
     pub fn n_features(&self) -> usize {
         match self {
             Self::Tms(config) => config.n_features,
+            Self::ResidMlp(config) => config.n_features,
+        }
+    }
+
+    /// Returns the names and shapes of its state dict.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::Tms(config) => config.tensors(),
+            Self::ResidMlp(config) => config.tensors(),
         }
     }
 
@@ -41,8 +55,37 @@ impl TargetConfig {
     pub fn load<D: Backend>(&self, device: &D, state: &Tensors) -> Result<Box<dyn TargetModel<D>>, StageError> {
         match self {
             Self::Tms(config) => Ok(Box::new(Tms::load(config.clone(), device, state)?)),
+            Self::ResidMlp(config) => Ok(Box::new(ResidMlp::load(config.clone(), device, state)?)),
         }
     }
+}
+
+/// Returns the named tensors of a state dict as constants on `device`: matrices as they are, vectors as one column.
+///
+/// # Errors
+/// [`StageError::Failed`] if a tensor is missing or has the wrong shape.
+pub(crate) fn constants<D: Backend>(
+    device: &D,
+    state: &Tensors,
+    tensors: Vec<(String, Vec<usize>)>,
+) -> Result<Vec<Var<D>>, StageError> {
+    let graph = Graph::detached(device);
+    let load = |(name, shape): (String, Vec<usize>)| {
+        let tensor = state.get(&name)?;
+        if tensor.shape != shape {
+            return Err(StageError::failed(format!(
+                "tensor `{name}` has shape {:?}, the model needs {shape:?}",
+                tensor.shape
+            )));
+        }
+        graph.upload(tensor.data.clone(), as_matrix(&shape)).map_err(|error| StageError::failed(format!("{error:?}")))
+    };
+    tensors.into_iter().map(load).collect()
+}
+
+/// Returns the shape on the device of a state dict's tensor: vectors become one column.
+pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
+    (shape[0], shape.get(1).copied().unwrap_or(1))
 }
 
 /// `y = W x + b`.
@@ -116,8 +159,19 @@ pub trait TargetModel<D: Backend> {
 /// # Errors
 /// The device's.
 pub fn run_plain<D: Backend>(model: &dyn TargetModel<D>, graph: &Graph<D>, input: &Var<D>) -> DeviceResult<Var<D>, D> {
-    model.forward(graph, input, &mut |module, x| {
-        let layer = &model.modules()[module].layer;
-        layer.finish(graph, &layer.product(graph, x)?)
-    })
+    model.forward(graph, input, &mut |module, x| run_module(model, graph, module, x))
+}
+
+/// Runs one module as it is.
+///
+/// # Errors
+/// The device's.
+pub fn run_module<D: Backend>(
+    model: &dyn TargetModel<D>,
+    graph: &Graph<D>,
+    module: usize,
+    x: &Var<D>,
+) -> DeviceResult<Var<D>, D> {
+    let layer = &model.modules()[module].layer;
+    layer.finish(graph, &layer.product(graph, x)?)
 }

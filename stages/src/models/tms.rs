@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::StageError;
 
-use super::{Linear, Module, RunModule, TargetModel};
+use super::{Linear, Module, RunModule, TargetModel, constants};
 use crate::artifact::tensors::Tensors;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
@@ -72,21 +72,7 @@ impl<D: Backend> Tms<D> {
     /// # Errors
     /// [`StageError::Failed`] if a tensor is missing or has the wrong shape.
     pub fn load(config: TmsConfig, device: &D, state: &Tensors) -> Result<Self, StageError> {
-        let graph = Graph::detached(device);
-        let mut values = Vec::new();
-        for (name, shape) in config.tensors() {
-            let tensor = state.get(&name)?;
-            if tensor.shape != shape {
-                return Err(StageError::failed(format!(
-                    "tensor `{name}` has shape {:?}, the model needs {shape:?}",
-                    tensor.shape
-                )));
-            }
-            let matrix = (shape[0], shape.get(1).copied().unwrap_or(1));
-            values.push(
-                graph.upload(tensor.data.clone(), matrix).map_err(|error| StageError::failed(format!("{error:?}")))?,
-            );
-        }
+        let values = constants(device, state, config.tensors())?;
         Ok(Self::new(config, values))
     }
 }

@@ -6,6 +6,7 @@ use crate::artifact::ci_table::CiTable;
 use crate::artifact::components::{self, SiteWeights};
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tables;
+use crate::solution::NeuronContributions;
 
 /// A decomposition.
 pub(super) struct Decomposition {
@@ -16,17 +17,19 @@ pub(super) struct Decomposition {
     pub metrics: MetricLog,
     /// The one-hot probe; token models have none.
     pub ci: Option<CiTable>,
+    /// What neurons do, if it is of a residual MLP.
+    pub contributions: Option<NeuronContributions>,
 }
 
 impl Decomposition {
     pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
-        let sites = components::read(artifact)?;
+        let (sites, contributions) = components::read_with_contributions(artifact)?;
         let ci = match artifact.files.get("ci.parquet") {
             Some(path) => Some(CiTable::read(path)?),
             None => None,
         };
         let metrics = MetricLog::read(artifact.path("metrics.parquet")?)?;
-        Ok(Self { title: title(artifact), sites, metrics, ci })
+        Ok(Self { title: title(artifact), sites, metrics, ci, contributions })
     }
 }
 

@@ -9,6 +9,7 @@ mod clusters;
 mod comparison;
 mod curves;
 mod inputs;
+mod neuron_contributions;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -47,7 +48,7 @@ pub struct PlotParams {
 impl Default for PlotParams {
     fn default() -> Self {
         Self {
-            dense_patterns: vec!["hidden_layers.*".to_owned()],
+            dense_patterns: vec!["hidden_layers.*".to_owned(), "layers.*.mlp_out".to_owned()],
             subnet_threshold: 0.017,
             max_subnets: 8,
             loss_patterns: vec!["train/loss/*".to_owned()],
@@ -69,6 +70,7 @@ struct DecompositionReport {
     /// The order of components in the heat maps, by site.
     component_order: Vec<(String, Vec<usize>)>,
     vectors: Option<vectors::VectorReport>,
+    neuron_contributions: Option<neuron_contributions::ContributionReport>,
 }
 
 impl Kind for Plot {
@@ -136,6 +138,8 @@ impl Kind for Plot {
             ("causal_importances", causal_importance::lower(&decompositions, params)),
             ("causal_importances_upper_leaky", causal_importance::upper(&decompositions, params)),
             ("vectors", vectors),
+            ("neuron_contributions", neuron_contributions::figure(&decompositions)),
+            ("neuron_contribution_scatter", neuron_contributions::scatter(&decompositions)),
             ("weights", weights::figure(&decompositions, params)),
             ("losses", curves::losses(&decompositions, params)),
             ("metrics", curves::metrics(&decompositions, params)),
@@ -169,6 +173,7 @@ impl Kind for Plot {
                     title: decomposition.title.clone(),
                     component_order: causal_importance::orders(decomposition, params),
                     vectors,
+                    neuron_contributions: neuron_contributions::report(decomposition),
                 })
                 .collect(),
         };

@@ -1,5 +1,11 @@
 //! Stage kinds that train target models.
+//!
+//! `run.rs` is the training itself, whatever is trained; each kind gives it a loss and initial weights.
 
+mod initial;
+mod resid_mlp;
+mod run;
 mod tms;
 
+pub use resid_mlp::TrainResidMlp;
 pub use tms::TrainTms;

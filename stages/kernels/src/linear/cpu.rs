@@ -8,24 +8,68 @@ use crate::simd::{dispatch, multiply_add};
 /// Products with at most this many weights use direct loops: `gemm` would spend its time packing.
 const SMALL_WEIGHTS: usize = 512;
 
-pub(super) fn is_small(m: usize, n: usize) -> bool {
+fn is_small(m: usize, n: usize) -> bool {
     m * n <= SMALL_WEIGHTS
 }
 
+/// Whether a product may go to other threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Allowed,
+    Forbidden,
+}
+
+impl Sharing {
+    /// Returns the number of operations that decides whether threads pay.
+    fn operations(self, operations: usize) -> usize {
+        match self {
+            Self::Allowed => operations,
+            Self::Forbidden => 0,
+        }
+    }
+}
+
+/// `y [m, rows] += W [m, n] x`.
+pub(super) fn apply(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
+    if is_small(m, n) {
+        small_apply(w, x, y, n, rows, [n, 1], sharing);
+    } else {
+        product(y, w, x, [m, n, rows], [n as isize, 1], [rows as isize, 1], sharing);
+    }
+}
+
+/// `y [m, rows] += Wᵀ x` with `W [n, m]`.
+pub(super) fn apply_transposed(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
+    if is_small(m, n) {
+        small_apply(w, x, y, n, rows, [1, m], sharing);
+    } else {
+        product(y, w, x, [m, n, rows], [1, m as isize], [rows as isize, 1], sharing);
+    }
+}
+
+/// `g [m, n] += y xᵀ`.
+pub(super) fn outer(y: &[f32], x: &[f32], g: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
+    if is_small(m, n) {
+        small_outer(y, x, g, n, rows, sharing);
+    } else {
+        product(g, y, x, [m, rows, n], [rows as isize, 1], [1, rows as isize], sharing);
+    }
+}
+
 /// `y[i, r] += Σ_j w[i·stride_i + j·stride_j] x[j, r]`, one output feature at a time.
-pub(super) fn small_apply(
+fn small_apply(
     w: &[f32],
     x: &[f32],
     y: &mut [f32],
     n: usize,
     rows: usize,
-    stride_i: usize,
-    stride_j: usize,
+    [stride_i, stride_j]: [usize; 2],
+    sharing: Sharing,
 ) {
     if n == 0 {
         return;
     }
-    let operations = y.len() * n;
+    let operations = sharing.operations(y.len() * n);
     parallel::for_each_row(y, rows, operations, |i, y| combine_rows(&w[i * stride_i..], stride_j, n, x, y));
 }
 
@@ -61,11 +105,11 @@ fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &
 }
 
 /// `g[i, j] += Σ_r y[i, r] x[j, r]`.
-pub(super) fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize) {
+fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize, sharing: Sharing) {
     if rows == 0 {
         return;
     }
-    let operations = g.len() * rows;
+    let operations = sharing.operations(g.len() * rows);
     parallel::for_each_row(g, n, operations, |i, g| {
         for (j, g) in g.iter_mut().enumerate() {
             *g += dot(&y[i * rows..(i + 1) * rows], &x[j * rows..(j + 1) * rows]);
@@ -98,19 +142,20 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// `out [m, n] += a [m, k] · b [k, n]`, with `a` and `b` addressed by their (row, column) strides; `out` is row-major.
-pub(super) fn product(
+fn product(
     out: &mut [f32],
     a: &[f32],
     b: &[f32],
     [m, k, n]: [usize; 3],
     a_strides: [isize; 2],
     b_strides: [isize; 2],
+    sharing: Sharing,
 ) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
     // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
-    let parallelism = if m * n * k < 1_000_000 {
+    let parallelism = if sharing.operations(m * n * k) < 1_000_000 {
         gemm::Parallelism::None
     } else {
         gemm::Parallelism::Rayon(rayon::current_num_threads())

@@ -5,7 +5,10 @@
 //! * [`apply_transposed`]: `y [m, R] += Wᵀ x` with `W [n, m]` (components: `a = Vᵀ x`, `y = Uᵀ a`),
 //! * [`outer`]: `G [m, n] += y xᵀ` (weight gradients).
 //!
-//! Few features (toy models) go through direct loops over tiles of the batch; larger products go to `gemm`.
+//! Few features (toy models) go through direct loops over tiles of the batch; larger products go to `gemm`. The
+//! variants that end in `_here` stay on the calling thread, for kernels that share out their own tiles.
+
+use cpu::Sharing;
 
 mod cpu;
 #[cfg(test)]
@@ -17,11 +20,13 @@ mod tests;
 /// If a length does not fit the shape.
 pub fn apply(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize) {
     assert_eq!((w.len(), x.len(), y.len()), (m * n, n * rows, m * rows), "linear: W [{m}, {n}], x [{n}, {rows}]");
-    if cpu::is_small(m, n) {
-        cpu::small_apply(w, x, y, n, rows, n, 1);
-    } else {
-        cpu::product(y, w, x, [m, n, rows], [n as isize, 1], [rows as isize, 1]);
-    }
+    cpu::apply(w, x, y, m, n, rows, Sharing::Allowed);
+}
+
+/// As [`apply`], on the calling thread.
+pub(crate) fn apply_here(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize) {
+    assert_eq!((w.len(), x.len(), y.len()), (m * n, n * rows, m * rows), "linear: W [{m}, {n}], x [{n}, {rows}]");
+    cpu::apply(w, x, y, m, n, rows, Sharing::Forbidden);
 }
 
 /// Adds `Wᵀ x` to `y`: `W [n, m]`, `x [n, rows]`, `y [m, rows]`.
@@ -30,11 +35,13 @@ pub fn apply(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usiz
 /// If a length does not fit the shape.
 pub fn apply_transposed(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize) {
     assert_eq!((w.len(), x.len(), y.len()), (m * n, n * rows, m * rows), "linear: Wᵀ of [{n}, {m}], x [{n}, {rows}]");
-    if cpu::is_small(m, n) {
-        cpu::small_apply(w, x, y, n, rows, 1, m);
-    } else {
-        cpu::product(y, w, x, [m, n, rows], [1, m as isize], [rows as isize, 1]);
-    }
+    cpu::apply_transposed(w, x, y, m, n, rows, Sharing::Allowed);
+}
+
+/// As [`apply_transposed`], on the calling thread.
+pub(crate) fn apply_transposed_here(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize) {
+    assert_eq!((w.len(), x.len(), y.len()), (m * n, n * rows, m * rows), "linear: Wᵀ of [{n}, {m}], x [{n}, {rows}]");
+    cpu::apply_transposed(w, x, y, m, n, rows, Sharing::Forbidden);
 }
 
 /// Adds `y xᵀ` to `g`: `y [m, rows]`, `x [n, rows]`, `g [m, n]`.
@@ -43,9 +50,11 @@ pub fn apply_transposed(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize,
 /// If a length does not fit the shape.
 pub fn outer(y: &[f32], x: &[f32], g: &mut [f32], m: usize, n: usize, rows: usize) {
     assert_eq!((y.len(), x.len(), g.len()), (m * rows, n * rows, m * n), "outer: [{m}, {rows}] by [{n}, {rows}]");
-    if cpu::is_small(m, n) {
-        cpu::small_outer(y, x, g, n, rows);
-    } else {
-        cpu::product(g, y, x, [m, rows, n], [rows as isize, 1], [1, rows as isize]);
-    }
+    cpu::outer(y, x, g, m, n, rows, Sharing::Allowed);
+}
+
+/// As [`outer`], on the calling thread.
+pub(crate) fn outer_here(y: &[f32], x: &[f32], g: &mut [f32], m: usize, n: usize, rows: usize) {
+    assert_eq!((y.len(), x.len(), g.len()), (m * rows, n * rows, m * n), "outer: [{m}, {rows}] by [{n}, {rows}]");
+    cpu::outer(y, x, g, m, n, rows, Sharing::Forbidden);
 }

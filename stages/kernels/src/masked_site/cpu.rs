@@ -1,43 +1,29 @@
-//! The loops: elementwise passes over `[C, R]` around the two matrix products with U.
+//! A tile of rows at a time, so that everything between a component's activation and the site's output stays in the
+//! second-level cache; tiles are shared among threads.
+//!
+//! Gradients that sum over rows (of U, and of masks and sources that rows share) are summed tile by tile, and the
+//! tiles' sums in the order of the tiles. A tile's width depends on the shape alone, so no bit depends on the threads.
 
-use super::{Gradients, Inputs, Mask};
+use super::elementwise::{Tile, add_complement_product, add_product, clear, copy_columns, subtract_product, with_tile};
+use super::{Gradients, Inputs, Mask, Source};
 use crate::lanes::sum_over;
 use crate::linear;
+use crate::parallel;
 
-/// Returns `a ⊙ (m − d)`, zero in rows routed to the target: what is multiplied by U.
-fn effective_activations(inputs: &Inputs<'_>, components: usize) -> Vec<f32> {
-    let rows = inputs.rows;
-    let mut effective = inputs.activations.to_vec();
-    if rows == 0 {
-        return effective;
-    }
-    for (c, effective) in effective.chunks_mut(rows).enumerate().take(components) {
-        match (inputs.mask, inputs.delta_mask) {
-            (Mask::Ones, None) => {}
-            (Mask::Ones, Some(delta)) => scale(effective, |r| 1.0 - delta[r]),
-            (Mask::PerComponent(mask), None) => scale(effective, |_| mask[c]),
-            (Mask::PerComponent(mask), Some(delta)) => scale(effective, |r| mask[c] - delta[r]),
-            (Mask::Full(mask), None) => {
-                let mask = &mask[c * rows..(c + 1) * rows];
-                scale(effective, |r| mask[r]);
-            }
-            (Mask::Full(mask), Some(delta)) => {
-                let mask = &mask[c * rows..(c + 1) * rows];
-                scale(effective, |r| mask[r] - delta[r]);
-            }
-        }
-        if let Some(routing) = inputs.routing {
-            scale(effective, |r| routing[r]);
-        }
-    }
-    effective
+/// Elements of one array `[C, width]` of a tile: five of them fit into the second-level cache.
+const TILE_ELEMENTS: usize = 1 << 15;
+
+/// Vector operations per element, roughly; decides whether threads pay.
+const OPERATIONS_PER_ELEMENT: usize = 4;
+
+fn tile_width(components: usize) -> usize {
+    (TILE_ELEMENTS / components.max(1)).clamp(128, 1024) / 64 * 64
 }
 
-#[inline(always)]
-fn scale(values: &mut [f32], factor: impl Fn(usize) -> f32) {
-    for (r, value) in values.iter_mut().enumerate() {
-        *value *= factor(r);
-    }
+/// What of a row's output is the frozen product: the delta component's share, or all where the row is not routed.
+fn frozen_share(inputs: &Inputs<'_>, row: usize) -> f32 {
+    let delta = inputs.delta_mask.map_or(0.0, |delta| delta[row]);
+    inputs.routing.map_or(delta, |route| if route[row] == 0.0 { 1.0 } else { delta })
 }
 
 pub(super) fn forward(inputs: Inputs<'_>, out: &mut [f32], components: usize, d_out: usize) {
@@ -45,30 +31,53 @@ pub(super) fn forward(inputs: Inputs<'_>, out: &mut [f32], components: usize, d_
     if rows == 0 {
         return;
     }
-    out.fill(0.0);
-    let effective = effective_activations(&inputs, components);
-    linear::apply_transposed(inputs.u, &effective, out, d_out, components, rows);
-    for (o, out) in out.chunks_mut(rows).enumerate() {
+    let width = tile_width(components);
+    let operations = (components + d_out) * rows * OPERATIONS_PER_ELEMENT;
+    let tiles: Vec<_> = parallel::columns(out, rows, width).into_iter().enumerate().collect();
+    parallel::for_each(tiles, operations, |(index, mut out)| {
+        let (start, width) = (index * width, width.min(rows - index * width));
+        with_tile(|tile| forward_tile(&inputs, &mut out, tile, (start, width), components, d_out));
+    });
+}
+
+fn forward_tile(
+    inputs: &Inputs<'_>,
+    out: &mut [&mut [f32]],
+    tile: &mut Tile,
+    (start, width): (usize, usize),
+    components: usize,
+    d_out: usize,
+) {
+    let rows = inputs.rows;
+    tile.compute(inputs, components, start, width);
+    clear(&mut tile.output, d_out * width);
+    linear::apply_transposed_here(inputs.u, &tile.masked, &mut tile.output, d_out, components, width);
+    tile.shares.clear();
+    tile.shares.extend((start..start + width).map(|row| frozen_share(inputs, row)));
+    for (o, (out, sums)) in out.iter_mut().zip(tile.output.chunks_mut(width)).enumerate() {
+        if let Some(route) = inputs.routing {
+            sums.iter_mut().zip(&route[start..]).for_each(|(sum, route)| *sum *= route);
+        }
         if let Some(frozen) = inputs.frozen {
-            let frozen = &frozen[o * rows..(o + 1) * rows];
-            match (inputs.delta_mask, inputs.routing) {
-                (None, None) => {}
-                (Some(delta), None) => add(out, |r| delta[r] * frozen[r]),
-                (None, Some(route)) => add(out, |r| (1.0 - route[r]) * frozen[r]),
-                (Some(delta), Some(route)) => add(out, |r| (if route[r] == 0.0 { 1.0 } else { delta[r] }) * frozen[r]),
-            }
+            add_product(&tile.shares, &frozen[o * rows + start..o * rows + start + width], sums);
         }
-        if let Some(bias) = inputs.bias {
-            add(out, |_| bias[o]);
-        }
+        let bias = inputs.bias.map_or(0.0, |bias| bias[o]);
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum + bias);
     }
 }
 
-#[inline(always)]
-fn add(values: &mut [f32], term: impl Fn(usize) -> f32) {
-    for (r, value) in values.iter_mut().enumerate() {
-        *value += term(r);
-    }
+/// One tile's columns of the gradients, and its share of those that sum over rows.
+struct TileGradients<'a> {
+    index: usize,
+    activations: Option<Vec<&'a mut [f32]>>,
+    mask: Option<Vec<&'a mut [f32]>>,
+    importance: Option<Vec<&'a mut [f32]>>,
+    source: Option<Vec<&'a mut [f32]>>,
+    frozen: Option<Vec<&'a mut [f32]>>,
+    delta_mask: Option<Vec<&'a mut [f32]>>,
+    u_sum: Option<&'a mut [f32]>,
+    /// Of a mask or a source that all rows share.
+    component_sum: Option<&'a mut [f32]>,
 }
 
 pub(super) fn backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_>, components: usize, d_out: usize) {
@@ -76,73 +85,135 @@ pub(super) fn backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_
     if rows == 0 {
         return;
     }
-    // Upstream gradient of the rows that went through the components.
-    let mut routed_storage;
-    let routed = match inputs.routing {
-        None => grad_out,
-        Some(route) => {
-            routed_storage = grad_out.to_vec();
-            routed_storage.chunks_mut(rows).for_each(|row| scale(row, |r| route[r]));
-            &routed_storage[..]
-        }
+    let width = tile_width(components);
+    let count = rows.div_ceil(width);
+    let Gradients { activations, mut mask, importance, mut source, u, frozen, delta_mask } = grads;
+    // At most one of mask and source is shared by all rows.
+    let shared = match inputs.mask {
+        Mask::PerComponent(_) => mask.take(),
+        Mask::Between { source: Source::Shared(_), .. } => source.take(),
+        _ => None,
     };
-    if let Some(grad_u) = grads.u {
-        let effective = effective_activations(&inputs, components);
-        linear::outer(&effective, grad_out, grad_u, components, d_out, rows);
-    }
-    if let (Some(grad), Some(_)) = (grads.frozen, inputs.frozen) {
-        for (grad, upstream) in grad.chunks_mut(rows).zip(grad_out.chunks(rows)) {
-            match (inputs.delta_mask, inputs.routing) {
-                (None, None) => {}
-                (Some(delta), None) => add(grad, |r| delta[r] * upstream[r]),
-                (None, Some(route)) => add(grad, |r| (1.0 - route[r]) * upstream[r]),
-                (Some(delta), Some(route)) => {
-                    add(grad, |r| (if route[r] == 0.0 { 1.0 } else { delta[r] }) * upstream[r])
+    let mut u_sums = vec![0.0; if u.is_some() { count * u.as_ref().map_or(0, |u| u.len()) } else { 0 }];
+    let mut component_sums = vec![0.0; if shared.is_some() { count * components } else { 0 }];
+    let mut tiles: Vec<TileGradients<'_>> = (0..count)
+        .map(|index| TileGradients {
+            index,
+            activations: None,
+            mask: None,
+            importance: None,
+            source: None,
+            frozen: None,
+            delta_mask: None,
+            u_sum: None,
+            component_sum: None,
+        })
+        .collect();
+    macro_rules! give {
+        ($($name:ident),+) => { $(
+            if let Some(array) = $name {
+                for (tile, columns) in tiles.iter_mut().zip(parallel::columns(array, rows, width)) {
+                    tile.$name = Some(columns);
                 }
+            }
+        )+ };
+    }
+    give!(activations, mask, importance, source, frozen, delta_mask);
+    if u.is_some() && components * d_out > 0 {
+        for (tile, sum) in tiles.iter_mut().zip(u_sums.chunks_mut(components * d_out)) {
+            tile.u_sum = Some(sum);
+        }
+    }
+    if shared.is_some() && components > 0 {
+        for (tile, sum) in tiles.iter_mut().zip(component_sums.chunks_mut(components)) {
+            tile.component_sum = Some(sum);
+        }
+    }
+    let operations = 3 * (components + d_out) * rows * OPERATIONS_PER_ELEMENT;
+    parallel::for_each(tiles, operations, |tile| {
+        let start = tile.index * width;
+        let span = (start, width.min(rows - start));
+        with_tile(|scratch| backward_tile(&inputs, grad_out, tile, scratch, span, components, d_out));
+    });
+    for (total, sums, length) in [(u, u_sums, components * d_out), (shared, component_sums, components)] {
+        if let (Some(total), true) = (total, length > 0) {
+            for sums in sums.chunks(length) {
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
             }
         }
     }
-    if grads.activations.is_none() && grads.mask.is_none() && grads.delta_mask.is_none() {
+}
+
+fn backward_tile(
+    inputs: &Inputs<'_>,
+    grad_out: &[f32],
+    grads: TileGradients<'_>,
+    tile: &mut Tile,
+    (start, width): (usize, usize),
+    components: usize,
+    d_out: usize,
+) {
+    let rows = inputs.rows;
+    let TileGradients { mut activations, mut mask, mut importance, mut source, mut component_sum, .. } = grads;
+    // Upstream gradient of the rows that went through the components.
+    tile.output.resize(d_out * width, 0.0);
+    copy_columns(grad_out, rows, start, width, &mut tile.output);
+    if let Some(mut frozen) = grads.frozen.filter(|_| inputs.frozen.is_some()) {
+        tile.shares.clear();
+        tile.shares.extend((start..start + width).map(|row| frozen_share(inputs, row)));
+        for (frozen, upstream) in frozen.iter_mut().zip(tile.output.chunks(width)) {
+            add_product(&tile.shares, upstream, frozen);
+        }
+    }
+    if let Some(route) = inputs.routing {
+        for upstream in tile.output.chunks_mut(width) {
+            upstream.iter_mut().zip(&route[start..]).for_each(|(upstream, route)| *upstream *= route);
+        }
+    }
+    tile.compute(inputs, components, start, width);
+    if let Some(u_sum) = grads.u_sum {
+        linear::outer_here(&tile.masked, &tile.output, u_sum, components, d_out, width);
+    }
+    let mut delta_mask = grads.delta_mask.map(|mut columns| columns.remove(0));
+    if let (Some(grad), Some(frozen)) = (delta_mask.as_deref_mut(), inputs.frozen) {
+        for (o, upstream) in tile.output.chunks(width).enumerate() {
+            add_product(upstream, &frozen[o * rows + start..o * rows + start + width], grad);
+        }
+    }
+    let wanted = [&activations, &mask, &importance, &source].iter().any(|columns| columns.is_some());
+    if !wanted && delta_mask.is_none() && component_sum.is_none() {
         return;
     }
-    // s[c, r] = Σ_o U[c, o] ∂y[o, r]: what one unit of masked activation is worth.
-    let mut worth = vec![0.0; components * rows];
-    linear::apply(inputs.u, routed, &mut worth, components, d_out, rows);
-    let (mut grad_a, mut grad_m, mut grad_d) = (grads.activations, grads.mask, grads.delta_mask);
-    for (c, worth) in worth.chunks(rows).enumerate() {
-        let span = c * rows..(c + 1) * rows;
-        let activations = &inputs.activations[span.clone()];
-        if let Some(grad) = grad_a.as_deref_mut() {
-            let grad = &mut grad[span.clone()];
-            match (inputs.mask, inputs.delta_mask) {
-                (Mask::Ones, None) => add(grad, |r| worth[r]),
-                (Mask::Ones, Some(delta)) => add(grad, |r| (1.0 - delta[r]) * worth[r]),
-                (Mask::PerComponent(mask), None) => add(grad, |r| mask[c] * worth[r]),
-                (Mask::PerComponent(mask), Some(delta)) => add(grad, |r| (mask[c] - delta[r]) * worth[r]),
-                (Mask::Full(mask), None) => {
-                    let mask = &mask[span.clone()];
-                    add(grad, |r| mask[r] * worth[r]);
-                }
-                (Mask::Full(mask), Some(delta)) => {
-                    let mask = &mask[span.clone()];
-                    add(grad, |r| (mask[r] - delta[r]) * worth[r]);
-                }
+    // worth[c, r] = Σ_o U[c, o] ∂y[o, r].
+    clear(&mut tile.worth, components * width);
+    linear::apply_here(inputs.u, &tile.output, &mut tile.worth, components, d_out, width);
+    for (c, worth) in tile.worth.chunks(width).enumerate() {
+        let (here, there) = (c * width..(c + 1) * width, c * rows + start..c * rows + start + width);
+        let values = &inputs.activations[there.clone()];
+        if let Some(grad) = &mut activations {
+            add_product(&tile.factors[here.clone()], worth, grad[c]);
+        }
+        if let Some(grad) = &mut mask {
+            add_product(values, worth, grad[c]);
+        }
+        if let Some(grad) = &mut delta_mask {
+            subtract_product(values, worth, grad);
+        }
+        let Mask::Between { importance: lower, .. } = inputs.mask else {
+            if let Some(sum) = &mut component_sum {
+                sum[c] = sum_over(width, |r| values[r] * worth[r]);
             }
+            continue;
+        };
+        if let Some(grad) = &mut importance {
+            add_complement_product(&tile.sources[here], values, worth, grad[c]);
         }
-        if let Some(grad) = grad_m.as_deref_mut() {
-            match inputs.mask {
-                Mask::Ones => {}
-                Mask::PerComponent(_) => grad[c] += sum_over(rows, |r| activations[r] * worth[r]),
-                Mask::Full(_) => add(&mut grad[span], |r| activations[r] * worth[r]),
-            }
+        let lower = &lower[there];
+        if let Some(grad) = &mut source {
+            add_complement_product(lower, values, worth, grad[c]);
         }
-        if let Some(grad) = grad_d.as_deref_mut() {
-            add(grad, |r| -activations[r] * worth[r]);
-        }
-    }
-    if let (Some(grad), Some(frozen)) = (grad_d, inputs.frozen) {
-        for (upstream, frozen) in routed.chunks(rows).zip(frozen.chunks(rows)) {
-            add(grad, |r| upstream[r] * frozen[r]);
+        if let Some(sum) = &mut component_sum {
+            sum[c] = sum_over(width, |r| (1.0 - lower[r]) * values[r] * worth[r]);
         }
     }
 }

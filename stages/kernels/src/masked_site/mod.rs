@@ -11,8 +11,11 @@
 //! `route` `[R]`; `b` `[d_out]`.
 
 mod cpu;
+mod elementwise;
 #[cfg(test)]
 mod tests;
+
+use crate::philox::Stream;
 
 /// The masks of a site's components.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,29 @@ pub enum Mask<'a> {
     PerComponent(&'a [f32]),
     /// A mask for each component and row, `[C, R]`.
     Full(&'a [f32]),
+    /// `m = g + (1 − g) r` (spec section 4), never written to memory.
+    Between {
+        /// The lower causal importance `g`, `[C, R]`.
+        importance: &'a [f32],
+        /// `r`.
+        source: Source<'a>,
+    },
+}
+
+/// The sources `r` of masks between the causal importances and one.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// One for each component and row, `[C, R]`.
+    Given(&'a [f32]),
+    /// One for each component, the same for every row, `[C]`.
+    Shared(&'a [f32]),
+    /// Uniform draws, made again whenever they are needed.
+    Drawn {
+        /// Which ones.
+        stream: Stream,
+        /// The number of each row in the whole batch, `[R]`.
+        rows: &'a [u32],
+    },
 }
 
 /// What a masked site is computed from.
@@ -52,8 +78,12 @@ pub struct Inputs<'a> {
 pub struct Gradients<'a> {
     /// Of the activations.
     pub activations: Option<&'a mut [f32]>,
-    /// Of the mask.
+    /// Of a mask that is given.
     pub mask: Option<&'a mut [f32]>,
+    /// Of the causal importances between which and one the mask lies.
+    pub importance: Option<&'a mut [f32]>,
+    /// Of the sources, if they are not drawn.
+    pub source: Option<&'a mut [f32]>,
     /// Of U.
     pub u: Option<&'a mut [f32]>,
     /// Of the frozen product.
@@ -80,6 +110,16 @@ impl Inputs<'_> {
                 assert!(rows == 0 || mask.len() == components, "masked site: mask [{components}]")
             }
             Mask::Full(mask) => assert_eq!(mask.len(), components * rows, "masked site: mask [{components}, {rows}]"),
+            Mask::Between { importance, source } => {
+                assert_eq!(importance.len(), components * rows, "masked site: importances [{components}, {rows}]");
+                match source {
+                    Source::Given(source) => assert_eq!(source.len(), importance.len(), "masked site: sources"),
+                    Source::Shared(source) => {
+                        assert!(rows == 0 || source.len() == components, "masked site: sources [{components}]");
+                    }
+                    Source::Drawn { rows: numbers, .. } => assert_eq!(numbers.len(), rows, "masked site: row numbers"),
+                }
+            }
         }
         assert!(self.frozen.is_none_or(|t| t.len() == out_len), "masked site: frozen product [{d_out}, {rows}]");
         assert!(self.delta_mask.is_none_or(|d| d.len() == rows), "masked site: delta mask [{rows}]");

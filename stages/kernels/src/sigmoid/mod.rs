@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::parallel;
 use crate::simd::dispatch;
 
 /// A squashing function.
@@ -177,13 +178,23 @@ macro_rules! for_function {
     };
 }
 
+/// Elements of a thread's piece of work.
+const PIECE: usize = 1 << 14;
+
+/// Vector operations per element, roughly; decides whether threads pay.
+const OPERATIONS_PER_ELEMENT: usize = 4;
+
 /// Writes the function's values.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn forward(function: Sigmoid, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "sigmoid: lengths of input and output");
-    forward_at_level(function, x, out);
+    let operations = x.len() * OPERATIONS_PER_ELEMENT;
+    parallel::for_each_row(out, PIECE, operations, |index, out| {
+        let start = index * PIECE;
+        forward_at_level(function, &x[start..start + out.len()], out);
+    });
 }
 
 dispatch! { fn forward_at_level(function: Sigmoid, x: &[f32], out: &mut [f32]) = forward_body }
@@ -203,7 +214,11 @@ fn forward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], out: &mut [f32]
 /// If the lengths differ.
 pub fn backward(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
     assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "sigmoid: lengths of input and gradients");
-    backward_at_level(function, x, grad_out, grad_x);
+    let operations = x.len() * OPERATIONS_PER_ELEMENT;
+    parallel::for_each_row(grad_x, PIECE, operations, |index, grad_x| {
+        let span = index * PIECE..index * PIECE + grad_x.len();
+        backward_at_level(function, &x[span.clone()], &grad_out[span], grad_x);
+    });
 }
 
 dispatch! {

@@ -1,4 +1,4 @@
-//! Elementwise functions: activations, sigmoids, masks, and draws.
+//! Elementwise functions: activations, sigmoids, and draws.
 
 use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
@@ -61,17 +61,6 @@ impl<D: Backend> Graph<D> {
         let out = self.device().blend(x.view(), scale, noise.view(), noise_scale, x.shape())?;
         self.push(out, &[x], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| device.blend_backward(scale, grad_out, grad))
-        })
-    }
-
-    /// Returns the mask `g + (1 − g) r` (spec section 4).
-    pub fn interpolate(&self, importance: &Var<D>, source: &Var<D>) -> DeviceResult<Var<D>, D> {
-        assert_eq!(importance.shape(), source.shape(), "importance and source of a mask");
-        let out = self.device().interpolate(importance.view(), source.view(), importance.shape())?;
-        let (g, r) = (importance.view().clone(), source.view().clone());
-        self.push(out, &[importance, source], move |device, grad_out, grads| {
-            let [grad_g, grad_r] = grads else { unreachable!("two inputs") };
-            device.interpolate_backward(&g, &r, grad_out, grad_g.as_mut(), grad_r.as_mut())
         })
     }
 

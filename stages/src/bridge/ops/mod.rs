@@ -6,4 +6,4 @@ mod network;
 mod product;
 mod site;
 
-pub use site::{MaskInput, SiteInputs};
+pub use site::{MaskInput, MaskSource, SiteInputs};

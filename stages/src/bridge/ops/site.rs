@@ -1,6 +1,10 @@
 //! A decomposed matrix with its components masked.
 
-use super::super::backend::{Backend, SiteGradients, SiteViews};
+use std::rc::Rc;
+
+use spdflow_kernels::philox::Stream;
+
+use super::super::backend::{Backend, MaskView, SiteGradients, SiteViews, SourceView};
 use super::super::graph::{DeviceResult, Graph, Var};
 
 /// The masks of a site's components.
@@ -11,6 +15,35 @@ pub enum MaskInput<'a, D: Backend> {
     PerComponent(&'a Var<D>),
     /// A mask for each component and row, `(C, R)`.
     Full(&'a Var<D>),
+    /// `g + (1 − g) r` (spec section 4).
+    Between {
+        /// The lower causal importance `g`, `(C, R)`.
+        importance: &'a Var<D>,
+        /// `r`.
+        source: &'a MaskSource<D>,
+    },
+}
+
+/// How far masks go from the causal importances towards one.
+pub enum MaskSource<D: Backend> {
+    /// `(C, R)`, or `(C, 1)` for all rows.
+    Given(Var<D>),
+    /// Uniform draws, made where they are needed and never stored.
+    Drawn {
+        /// Which ones.
+        stream: Stream,
+        /// The number of each row in the whole batch.
+        rows: Rc<[u32]>,
+    },
+}
+
+impl<D: Backend> Clone for MaskSource<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Given(source) => Self::Given(source.clone()),
+            Self::Drawn { stream, rows } => Self::Drawn { stream: *stream, rows: Rc::clone(rows) },
+        }
+    }
 }
 
 /// What [`Graph::masked_site`] is computed from; see `spdflow_kernels::masked_site` for the formula.
@@ -36,16 +69,35 @@ impl<D: Backend> Graph<D> {
     pub fn masked_site(&self, inputs: &SiteInputs<'_, D>) -> DeviceResult<Var<D>, D> {
         let rows = inputs.activations.shape().1;
         let shape = (inputs.u.shape().1, rows);
-        let (mask, broadcast) = match inputs.mask {
-            MaskInput::Ones => (None, false),
-            MaskInput::PerComponent(mask) => (Some(mask), true),
-            MaskInput::Full(mask) => (Some(mask), false),
+        let (mut mask, mut importance, mut source) = (None, None, None);
+        let mask_view = match inputs.mask {
+            MaskInput::Ones => MaskView::Ones,
+            MaskInput::PerComponent(given) => {
+                mask = Some(given);
+                MaskView::PerComponent(given.view().clone())
+            }
+            MaskInput::Full(given) => {
+                mask = Some(given);
+                MaskView::Full(given.view().clone())
+            }
+            MaskInput::Between { importance: lower, source: from } => {
+                importance = Some(lower);
+                let from = match from {
+                    MaskSource::Given(given) => {
+                        source = Some(given);
+                        let view = given.view().clone();
+                        if given.shape().1 == rows { SourceView::Given(view) } else { SourceView::Shared(view) }
+                    }
+                    MaskSource::Drawn { stream, rows } => SourceView::Drawn { stream: *stream, rows: Rc::clone(rows) },
+                };
+                MaskView::Between { importance: lower.view().clone(), source: from }
+            }
         };
         let view = |value: Option<&Var<D>>| value.map(|value| value.view().clone());
         let views = SiteViews::<D> {
             rows,
             activations: inputs.activations.view().clone(),
-            mask: mask.map(|mask| (mask.view().clone(), broadcast)),
+            mask: mask_view,
             u: inputs.u.view().clone(),
             frozen: view(inputs.frozen),
             delta_mask: view(inputs.delta_mask),
@@ -54,7 +106,8 @@ impl<D: Backend> Graph<D> {
         };
         let out = self.device().masked_site(&views, shape)?;
         let mut order = vec![inputs.activations, inputs.u];
-        let [mask_at, frozen_at, delta_at] = [mask, inputs.frozen, inputs.delta_mask].map(|value| {
+        let optional = [mask, importance, source, inputs.frozen, inputs.delta_mask];
+        let [mask_at, importance_at, source_at, frozen_at, delta_at] = optional.map(|value| {
             order.extend(value);
             value.map(|_| order.len() - 1)
         });
@@ -65,6 +118,8 @@ impl<D: Backend> Graph<D> {
                 activations: at(Some(0)),
                 u: at(Some(1)),
                 mask: at(mask_at),
+                importance: at(importance_at),
+                source: at(source_at),
                 frozen: at(frozen_at),
                 delta_mask: at(delta_at),
             };

@@ -14,7 +14,7 @@ use super::super::step::Step;
 use super::ci_masked::routing_issues;
 use super::reconstruction::{Masks, mean_output_error, output_error};
 use super::{Loss, LossFacts};
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
 
 /// Where an attack starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,14 +201,15 @@ pub(in crate::decomposition) fn adversarial_masks<D: Backend>(
             continue;
         };
         let components = importance.lower.shape().0;
-        let source = if source.shape().1 == rows { source.clone() } else { step.graph.repeat_rows(source, rows)? };
-        let mask = step.graph.interpolate(&importance.lower, &step.graph.slice_features(&source, 0, components)?)?;
+        let sources = MaskSource::Given(step.graph.slice_features(source, 0, components)?);
+        let mask = ComponentMask::Between(importance.lower.clone(), sources);
         let delta = if step.settings.use_delta_component {
-            Some(step.graph.slice_features(&source, components, 1)?)
+            let delta = step.graph.slice_features(source, components, 1)?;
+            Some(if delta.shape().1 == rows { delta } else { step.graph.repeat_rows(&delta, rows)? })
         } else {
             None
         };
-        masks.push(Some(SiteMask { mask: ComponentMask::Full(mask), delta, routing: routing.clone() }));
+        masks.push(Some(SiteMask { mask, delta, routing: routing.clone() }));
     }
     Ok(masks)
 }

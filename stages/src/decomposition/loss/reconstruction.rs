@@ -72,9 +72,9 @@ pub(super) fn stochastic_masks<D: Backend>(
     for (s, importance) in step.importances.iter().enumerate() {
         let components = importance.lower.shape().0;
         let source = draws.source(step.graph, key, s, components, step.settings.sampling)?;
-        let mask = step.graph.interpolate(&importance.lower, &source)?;
+        let mask = ComponentMask::Between(importance.lower.clone(), source);
         let delta = if step.settings.use_delta_component { Some(draws.delta(step.graph, key, s)?) } else { None };
-        masks.push(Some(SiteMask { mask: ComponentMask::Full(mask), delta, routing: None }));
+        masks.push(Some(SiteMask { mask, delta, routing: None }));
     }
     Ok(masks)
 }

@@ -5,9 +5,12 @@
 //! after a resume; and they need not be stored. The four words of one block go to four consecutive features of the
 //! same row, and the vector lanes to rows, which is exactly the feature-major layout.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use crate::lanes::LANES;
 use crate::parallel;
-use crate::simd::dispatch;
+use crate::simd::{Level, dispatch, level};
 
 /// The coordinates of a stream of draws. Every field tells streams apart; none may be shared between purposes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,13 +36,14 @@ impl Stream {
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+const ROUNDS: usize = 10;
 
 /// Returns the four words of one counter block.
 #[must_use]
 pub fn block(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut c0, mut c1, mut c2, mut c3] = counter;
     let [mut k0, mut k1] = key;
-    for _ in 0..10 {
+    for _ in 0..ROUNDS {
         let (p0, p1) = (u64::from(MULTIPLIERS[0]) * u64::from(c0), u64::from(MULTIPLIERS[1]) * u64::from(c2));
         (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
         k0 = k0.wrapping_add(WEYL[0]);
@@ -71,7 +75,27 @@ pub fn uniform(stream: Stream, features: usize, rows: &[u32], out: &mut [f32]) {
     });
 }
 
-dispatch! { fn fill_group(key: [u32; 2], step: u32, group: u32, rows: &[u32], out: &mut [f32]) = fill_group_body }
+/// As [`uniform`], on the calling thread; `out` is `[features, rows.len()]`.
+pub(crate) fn uniform_here(stream: Stream, rows: &[u32], out: &mut [f32]) {
+    let key = stream.key();
+    for (group, out) in out.chunks_mut((4 * rows.len()).max(1)).enumerate() {
+        fill_group(key, stream.step, group as u32, rows, out);
+    }
+}
+
+fn fill_group(key: [u32; 2], step: u32, group: u32, rows: &[u32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 && out.len() == 4 * rows.len() {
+        // Both make the same bits; the compiler finds no good way to the high halves of the products.
+        // SAFETY: `level` returns a level only if this processor has all of its features.
+        return unsafe { avx512::fill_group(key, step, group, rows, out) };
+    }
+    general_fill_group(key, step, group, rows, out);
+}
+
+dispatch! {
+    fn general_fill_group(key: [u32; 2], step: u32, group: u32, rows: &[u32], out: &mut [f32]) = fill_group_body
+}
 
 /// Fills up to four features; `out` is `[1..=4, rows.len()]`.
 #[inline(always)]
@@ -83,7 +107,7 @@ fn fill_group_body<const FUSED: bool>(key: [u32; 2], step: u32, group: u32, rows
         c0[..count].copy_from_slice(&rows[start..start + count]);
         let (mut c1, mut c2, mut c3) = ([group; LANES], [step; LANES], [0_u32; LANES]);
         let [mut k0, mut k1] = key;
-        for _ in 0..10 {
+        for _ in 0..ROUNDS {
             for lane in 0..LANES {
                 let p0 = u64::from(MULTIPLIERS[0]) * u64::from(c0[lane]);
                 let p1 = u64::from(MULTIPLIERS[1]) * u64::from(c2[lane]);

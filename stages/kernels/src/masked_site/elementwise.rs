@@ -1,0 +1,151 @@
+//! The elementwise part of a masked site on a tile of rows: from masks to factors, and from what the factors are
+//! worth to gradients.
+
+use std::cell::RefCell;
+
+use super::{Inputs, Mask, Source};
+use crate::philox;
+use crate::simd::{dispatch, multiply_add};
+
+/// A tile's columns of all arrays, copied or computed: `[C, width]` or `[d_out, width]` each.
+#[derive(Debug, Default)]
+pub(super) struct Tile {
+    /// The first row.
+    pub(super) start: usize,
+    /// How many rows.
+    pub(super) width: usize,
+    /// The sources `r` where the mask lies between importance and one.
+    pub(super) sources: Vec<f32>,
+    /// `m − d`.
+    pub(super) factors: Vec<f32>,
+    /// `a ⊙ (m − d)`.
+    pub(super) masked: Vec<f32>,
+    /// `[d_out, width]`: sums on the way to the output, or the upstream gradient of rows that went through components.
+    pub(super) output: Vec<f32>,
+    /// `[C, width]`: what one unit of a masked activation is worth.
+    pub(super) worth: Vec<f32>,
+    /// `[width]`: how much of a row's output is the frozen product.
+    pub(super) shares: Vec<f32>,
+}
+
+thread_local! {
+    static TILE: RefCell<Tile> = RefCell::default();
+}
+
+/// Calls `task` with the thread's tile; its arrays hold whatever the last user left there.
+pub(super) fn with_tile<R>(task: impl FnOnce(&mut Tile) -> R) -> R {
+    TILE.with_borrow_mut(task)
+}
+
+/// Gives `buffer` `length` zeros.
+pub(super) fn clear(buffer: &mut Vec<f32>, length: usize) {
+    buffer.clear();
+    buffer.resize(length, 0.0);
+}
+
+impl Tile {
+    /// Computes the tile of `width` rows from `start` on.
+    pub(super) fn compute(&mut self, inputs: &Inputs<'_>, components: usize, start: usize, width: usize) {
+        (self.start, self.width) = (start, width);
+        self.factors.resize(components * width, 0.0);
+        self.masked.resize(components * width, 0.0);
+        if let Mask::Between { source, .. } = inputs.mask {
+            self.sources.resize(components * width, 0.0);
+            match source {
+                Source::Given(source) => copy_columns(source, inputs.rows, start, width, &mut self.sources),
+                Source::Shared(source) => {
+                    for (row, value) in self.sources.chunks_mut(width).zip(source) {
+                        row.fill(*value);
+                    }
+                }
+                Source::Drawn { stream, rows } => {
+                    philox::uniform_here(stream, &rows[start..start + width], &mut self.sources);
+                }
+            }
+        }
+        for c in 0..components {
+            let (here, there) = (c * width..(c + 1) * width, c * inputs.rows + start..c * inputs.rows + start + width);
+            let factors = &mut self.factors[here.clone()];
+            match inputs.mask {
+                Mask::Ones => factors.fill(1.0),
+                Mask::PerComponent(mask) => factors.fill(mask[c]),
+                Mask::Full(mask) => factors.copy_from_slice(&mask[there.clone()]),
+                Mask::Between { importance, .. } => {
+                    interpolate(&importance[there.clone()], &self.sources[here.clone()], factors);
+                }
+            }
+            if let Some(delta) = inputs.delta_mask {
+                subtract(factors, &delta[start..start + width]);
+            }
+            multiply(&inputs.activations[there], factors, &mut self.masked[here]);
+        }
+    }
+}
+
+/// Copies the columns `start..start + width` of `from` `[n, rows]` to `to` `[n, width]`.
+pub(super) fn copy_columns(from: &[f32], rows: usize, start: usize, width: usize, to: &mut [f32]) {
+    for (from, to) in from.chunks(rows).zip(to.chunks_mut(width)) {
+        to.copy_from_slice(&from[start..start + width]);
+    }
+}
+
+dispatch! { fn interpolate(importance: &[f32], source: &[f32], out: &mut [f32]) = interpolate_body }
+
+#[inline(always)]
+fn interpolate_body<const FUSED: bool>(importance: &[f32], source: &[f32], out: &mut [f32]) {
+    for ((g, r), out) in importance.iter().zip(source).zip(out) {
+        *out = multiply_add::<FUSED>(1.0 - g, *r, *g);
+    }
+}
+
+dispatch! { fn subtract(values: &mut [f32], other: &[f32]) = subtract_body }
+
+#[inline(always)]
+fn subtract_body<const FUSED: bool>(values: &mut [f32], other: &[f32]) {
+    values.iter_mut().zip(other).for_each(|(value, other)| *value -= other);
+}
+
+dispatch! { fn multiply(a: &[f32], b: &[f32], out: &mut [f32]) = multiply_body }
+
+#[inline(always)]
+fn multiply_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        *out = a * b;
+    }
+}
+
+dispatch! {
+    /// `out += a ⊙ b`.
+    pub(super) fn add_product(a: &[f32], b: &[f32], out: &mut [f32]) = add_product_body
+}
+
+#[inline(always)]
+fn add_product_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        *out = multiply_add::<FUSED>(*a, *b, *out);
+    }
+}
+
+dispatch! {
+    /// `out += (1 − c) ⊙ a ⊙ b`.
+    pub(super) fn add_complement_product(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) = add_complement_product_body
+}
+
+#[inline(always)]
+fn add_complement_product_body<const FUSED: bool>(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
+    for (((c, a), b), out) in c.iter().zip(a).zip(b).zip(out) {
+        *out = multiply_add::<FUSED>((1.0 - c) * a, *b, *out);
+    }
+}
+
+dispatch! {
+    /// `out −= a ⊙ b`.
+    pub(super) fn subtract_product(a: &[f32], b: &[f32], out: &mut [f32]) = subtract_product_body
+}
+
+#[inline(always)]
+fn subtract_product_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        *out = multiply_add::<FUSED>(-*a, *b, *out);
+    }
+}
