@@ -222,7 +222,7 @@ Inputs
 
 Parameters
   batch_size  whole number, required
-      Positions in a batch.
+      Vectors in a batch, or sequences if the target reads tokens.
   causal_importance  one of these tables, default { hidden = [8], kind = \"vector_mlp\" }
       The networks that compute causal importances.
       kind = \"mlp\"

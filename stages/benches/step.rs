@@ -8,11 +8,11 @@ use std::time::Instant;
 use dfdx::prelude::Cpu;
 use spdflow_kernels::philox::{Stream, normal};
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
-use spdflow_stages::data::{Generation, SparseFeatures};
+use spdflow_stages::data::{Generation, InputDistribution, SparseFeatures};
 use spdflow_stages::decomposition::config::DecomposeParams;
 use spdflow_stages::decomposition::draws::StreamDraws;
 use spdflow_stages::decomposition::run::build;
-use spdflow_stages::decomposition::step::StepSettings;
+use spdflow_stages::decomposition::step::{OutputLoss, StepSettings};
 use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer, unobserved};
 use spdflow_stages::models::{TargetConfig, TmsConfig};
 use spdflow_stages::purpose::Purpose;
@@ -21,7 +21,7 @@ use spdflow_stages::purpose::Purpose;
 struct Experiment {
     name: &'static str,
     target: TargetConfig,
-    data: SparseFeatures,
+    data: InputDistribution,
     params: serde_json::Value,
 }
 
@@ -35,13 +35,13 @@ fn tms(
     Experiment {
         name,
         target: TargetConfig::Tms(TmsConfig { n_features, n_hidden, n_hidden_layers: 0, tied_weights: false }),
-        data: SparseFeatures {
+        data: InputDistribution::SparseFeatures(SparseFeatures {
             n_features,
             feature_probability: 0.05,
             generation: Generation::AtLeastZeroActive,
             value_range: (0.0, 1.0),
             synced_inputs: Vec::new(),
-        },
+        }),
         params: serde_json::json!({
             "steps": 1_000_000, "batch_size": 4096, "lr": { "start": 1e-3 },
             "sites": [{ "pattern": "linear1", "C": components }, { "pattern": "linear2", "C": components }],
@@ -82,8 +82,13 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
     let device = Cpu::default();
     let (model, parameters) =
         build(&device, &experiment.target, &random_state(&experiment.target), &params).expect("a model");
-    let settings =
-        StepSettings { sampling: params.sampling, use_delta_component: true, mask_samples: 1, progress: 0.0 };
+    let settings = StepSettings {
+        sampling: params.sampling,
+        use_delta_component: true,
+        mask_samples: 1,
+        output_loss: OutputLoss::Mse,
+        progress: 0.0,
+    };
     let losses = params.losses.clone();
     let mut trainer =
         Trainer::new(&device, (model, parameters), losses, params.lr, params.steps, ClipNorms::default(), settings);

@@ -29,6 +29,7 @@ use spdflow_engine::kind::Registry;
 pub fn registry() -> Registry {
     Registry::new()
         .with::<train::TrainTms>()
+        .with::<train::TrainInductionHead>()
         .with::<train::TrainResidMlp>()
         .with::<decomposition::DecomposeSpd>()
         .with::<cluster::KMeans<decomposition::LoadedDecomposition>>()

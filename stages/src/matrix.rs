@@ -60,6 +60,14 @@ impl Matrix {
         self.cols
     }
 
+    /// Returns the matrix without the rows from `rows` on.
+    #[must_use]
+    pub fn first_rows(mut self, rows: usize) -> Self {
+        self.rows = self.rows.min(rows);
+        self.data.truncate(self.rows * self.cols);
+        self
+    }
+
     /// Returns all entries, row after row.
     #[must_use]
     pub fn data(&self) -> &[f32] {

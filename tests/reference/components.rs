@@ -1,18 +1,20 @@
-//! Fixture `03_components`: masked passes with delta components and routing through a small network of two matrices.
+//! Fixture `03_components`: masked passes with delta components and routing through a small network of two layers:
+//! linear maps, an embedding, a Conv1D, an inserted identity.
 
 use dfdx::prelude::Cpu;
 use serde_json::Value;
+use spdflow_kernels::faithfulness::Site;
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
 use spdflow_stages::bridge::{Buffers, DeviceResult, Graph, Var};
 use spdflow_stages::decomposition::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use spdflow_stages::decomposition::model::{ComponentMask, ComponentModel, Leaves, SiteMask};
 use spdflow_stages::decomposition::site::SitePlan;
-use spdflow_stages::models::{Linear, Module, RunModule, TargetModel};
+use spdflow_stages::models::{Embedding, Layer, LayerKind, Linear, Module, RunModule, TargetModel};
 
-use crate::spd::{features, transposed};
+use crate::spd::{features, tokens, transposed};
 use crate::support::{Case, Entries, assert_close, cases, tolerance};
 
-/// `y = b(relu(a(x)))`.
+/// `y = b(relu(a(x)))`; a may be an embedding.
 struct TwoMatrices(Vec<Module<Cpu>>);
 
 impl TargetModel<Cpu> for TwoMatrices {
@@ -48,11 +50,8 @@ fn reference_components_in_masked_passes() {
     let mut compared = 0;
     for case in cases("03_components") {
         for recorded in case.json["cases"].as_array().expect("cases") {
-            // Embeddings come with the token models.
-            if recorded["kind"] != "embedding" {
-                check(&case, recorded);
-                compared += 1;
-            }
+            check(&case, recorded);
+            compared += 1;
         }
     }
     assert!(compared > 0, "no case of matrices in the fixtures");
@@ -63,19 +62,18 @@ fn check(case: &Case, recorded: &Value) {
     let device = Cpu::default();
     let graph = Graph::recording(&device);
     let plain = Graph::detached(&device);
+    let upload = |data: &[f32], shape| plain.upload(data.to_vec(), shape).expect("enough memory");
     let module = |name: &str| {
-        // The weight as `[d_out, d_in]`, also where the model stores it transposed.
-        let weight = format!("{id}/target_weight/{name}");
-        let shape = case.shape(&weight);
+        let weight = format!("{id}/model/target_model.{name}.weight");
+        let weight = upload(case.floats(&weight), (case.shape(&weight)[0], case.shape(&weight)[1]));
         let bias = format!("{id}/model/target_model.{name}.bias");
-        let upload = |data: &[f32], shape| plain.upload(data.to_vec(), shape).expect("enough memory");
-        Module {
-            name: name.to_owned(),
-            layer: Linear {
-                weight: upload(case.floats(&weight), (shape[0], shape[1])),
-                bias: case.has(&bias).then(|| upload(case.floats(&bias), (shape[0], 1))),
-            },
-        }
+        let bias = case.has(&bias).then(|| upload(case.floats(&bias), (case.shape(&bias)[0], 1)));
+        let layer = match (name, recorded["kind"].as_str().expect("a kind")) {
+            ("a", "embedding") => Layer::Embedding(Embedding { table: weight }),
+            ("a", "conv1d") => Linear::from_conv1d(&plain, &weight, bias).expect("enough memory").into(),
+            _ => Linear { weight, bias }.into(),
+        };
+        Module { name: name.to_owned(), layer }
     };
     let plans: Vec<SitePlan> = recorded["module_to_c"]
         .as_object()
@@ -110,8 +108,10 @@ fn check(case: &Case, recorded: &Value) {
     let leaf =
         |data: Vec<f32>, shape| graph.leaf(device.upload(data, shape).expect("enough memory")).expect("enough memory");
 
-    let (data, d_in, rows) = features(case, &format!("{id}/input"));
-    let input = leaf(data, (d_in, rows));
+    let reads_tokens = recorded["kind"] == "embedding";
+    let (data, d_in, rows) =
+        if reads_tokens { tokens(case, &format!("{id}/input")) } else { features(case, &format!("{id}/input")) };
+    let input = if reads_tokens { upload(&data, (d_in, rows)) } else { leaf(data, (d_in, rows)) };
     let replaced: Vec<&str> =
         recorded["replaced_modules"].as_array().expect("modules").iter().filter_map(Value::as_str).collect();
     let mut masks = Vec::new();
@@ -148,8 +148,21 @@ fn check(case: &Case, recorded: &Value) {
     for (site, masked) in model.sites().iter().zip(&pass.site_inputs) {
         if let Some(masked) = masked {
             let key = format!("masked_input/{}", site.plan.name);
+            if site.kind == LayerKind::Embedding {
+                continue; // Tokens are no activations and not recorded.
+            }
             check(&key, &masked.to_vec(), &by_feature(&key));
         }
+    }
+
+    for (s, site) in model.sites().iter().enumerate() {
+        let (v, u) = model.components(&leaves, s);
+        let (d_out, d_in) = site.shape();
+        let ours = Site { w: &site.weight.to_vec(), v: &v.to_vec(), u: &u.to_vec(), d_in, d_out }.weight_delta();
+        let key = format!("weight_delta/{}", site.plan.name);
+        // An embedding's is recorded as `[vocab, d]`.
+        let ours = if site.kind == LayerKind::Embedding { transposed(&ours, d_out, d_in) } else { ours };
+        check(&key, &ours, case.floats(&format!("{id}/{key}")));
     }
 
     // ¼|y + g|² − ¼|y − g|² = y·g.
@@ -165,7 +178,9 @@ fn check(case: &Case, recorded: &Value) {
         let data = Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
         (transposed(&data, features, rows), data)
     };
-    check("grad/input", &gradient(&input).0, case.floats(&format!("{id}/grad/input")));
+    if !reads_tokens {
+        check("grad/input", &gradient(&input).0, case.floats(&format!("{id}/grad/input")));
+    }
     for (site, mask) in model.sites().iter().zip(&masks) {
         let Some(mask) = mask else { continue };
         let name = &site.plan.name;

@@ -1,7 +1,9 @@
-//! Fixture `12_datasets`: sparse features from recorded draws, and the labels of residual MLPs.
+//! Fixture `12_datasets`: sparse features and induction sequences from recorded draws, and the labels of residual MLPs.
 
 use serde_json::Value;
-use spdflow_stages::data::{FeatureDraws, Generation, LabelFunction, Labels, SparseFeatures};
+use spdflow_stages::data::{
+    FeatureDraws, Generation, InductionDraws, InductionSequences, LabelFunction, Labels, SparseFeatures,
+};
 use spdflow_stages::models::Activation;
 
 use crate::spd::{activation, features, transposed};
@@ -19,6 +21,38 @@ fn reference_sparse_features() {
         }
     }
     assert!(compared > 0, "no sparse-feature case in the fixtures");
+}
+
+#[test]
+fn reference_induction_sequences() {
+    let mut compared = 0;
+    for case in cases("12_datasets") {
+        let recorded = case.json["cases"].as_array().expect("cases").iter();
+        for recorded in recorded.filter(|recorded| recorded["kind"] == "induction") {
+            check_induction(&case, recorded);
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no induction case in the fixtures");
+}
+
+fn check_induction(case: &Case, recorded: &Value) {
+    let id = recorded["id"].as_str().expect("an id");
+    let count = |key: &str| recorded["args"][key].as_u64().expect("a count") as usize;
+    let data = InductionSequences {
+        vocab_size: count("vocab_size"),
+        seq_len: count("seq_len"),
+        prefix_window: count("prefix_window"),
+    };
+    assert_eq!(data.mistake(), None, "{id}");
+    let draw = |name: &str| case.integers(&format!("{id}/draw/{name}")).iter().map(|token| *token as u32).collect();
+    let draws =
+        InductionDraws { memorised: draw("ind_memorised"), tokens: draw("ind_tokens"), location: draw("ind_location") };
+    let sequences = data.assemble(&draws);
+    let recorded =
+        |name: &str| -> Vec<f32> { case.integers(&format!("{id}/{name}")).iter().map(|token| *token as f32).collect() };
+    assert_eq!(sequences.batch.input, recorded("batch"), "{id}");
+    assert_eq!(sequences.memorised, recorded("labels"), "{id}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use dfdx::prelude::Cpu;
 use serde_json::Value;
 use spdflow_stages::artifact::ci_table::SiteCi;
 use spdflow_stages::bridge::{DeviceResult, Graph, MaskSource, Var};
-use spdflow_stages::data::{Batch, Generation, SparseFeatures};
+use spdflow_stages::data::{Batch, Generation, InputDistribution, SparseFeatures};
 use spdflow_stages::decomposition::draws::{DrawKey, Draws, Sampling};
 use spdflow_stages::decomposition::evaluation::activity::{ComponentMeans, SiteImportances};
 use spdflow_stages::decomposition::evaluation::{
@@ -19,11 +19,11 @@ use spdflow_stages::decomposition::loss::{LossConfig, PgdInit};
 use spdflow_stages::decomposition::model::ComponentModel;
 use spdflow_stages::decomposition::probe::probe;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
-use spdflow_stages::decomposition::step::StepSettings;
+use spdflow_stages::decomposition::step::{OutputLoss, StepSettings};
 use spdflow_stages::optimizer::parameters::Parameters;
 use spdflow_stages::solution::{DensePattern, IdentityPattern};
 
-use crate::spd::{Recipe, Recorded, features, loss, sampling, state};
+use crate::spd::{Recipe, Recorded, features, loss, output_loss, sampling, state};
 use crate::support::{Case, assert_close, assert_close_scalar, cases, number, tolerance};
 use crate::target_ci::check_solution;
 
@@ -230,7 +230,7 @@ fn scene<'a>(
     device: &'a Cpu,
     model: &'a ComponentModel<Cpu>,
     parameters: &'a Parameters<Cpu>,
-    data: &'a SparseFeatures,
+    data: &'a InputDistribution,
     settings: StepSettings,
     alive_threshold: f64,
 ) -> Scene<'a, Cpu> {
@@ -252,14 +252,14 @@ fn scene<'a>(
     }
 }
 
-fn any_data(n_features: usize) -> SparseFeatures {
-    SparseFeatures {
+fn any_data(n_features: usize) -> InputDistribution {
+    InputDistribution::SparseFeatures(SparseFeatures {
         n_features,
         feature_probability: 0.5,
         generation: Generation::AtLeastZeroActive,
         value_range: (0.0, 1.0),
         synced_inputs: Vec::new(),
-    }
+    })
 }
 
 #[test]
@@ -281,6 +281,7 @@ fn reference_full_evaluations() {
             use_delta_component: config["use_delta_component"].as_bool().expect("a flag"),
             mask_samples: config["n_mask_samples"].as_u64().expect("a count") as usize,
             progress: number(&case.json["current_frac_of_training"]),
+            output_loss: output_loss(&config["output_loss_type"]),
         };
         let (device, data) = (Cpu::default(), any_data(recipe.target.n_features()));
         let threshold = number(&config["ci_alive_threshold"]);
@@ -457,6 +458,7 @@ fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
         use_delta_component: false,
         mask_samples: 1,
         progress: 0.0,
+        output_loss: OutputLoss::Mse,
     };
     let threshold = number(&recorded["ci_alive_threshold"]);
     let scene = scene(&device, &model, &parameters, &data, settings, threshold);

@@ -10,7 +10,7 @@ use spdflow_stages::decomposition::model::{ComponentModel, Leaves};
 use spdflow_stages::decomposition::step::{Step, StepSettings};
 use spdflow_stages::optimizer::parameters::Parameters;
 
-use crate::spd::{Recipe, Recorded, features, loss, sampling, state};
+use crate::spd::{Recipe, Recorded, features, loss, output_loss, sampling, state};
 use crate::support::{Case, assert_close, assert_close_scalar, cases, number, tolerance};
 
 #[test]
@@ -44,6 +44,7 @@ fn check_loss(case: &Case, recorded: &Value, model: &ComponentModel<Cpu>, parame
         sampling: sampling(&recorded["sampling"]),
         use_delta_component: recorded["use_delta_component"].as_bool().expect("a flag"),
         mask_samples: recorded["n_mask_samples"].as_u64().expect("a count") as usize,
+        output_loss: output_loss(&case.json["output_loss_type"]),
         progress: number(&recorded["current_frac_of_training"]),
     };
     let mut draws = Recorded {

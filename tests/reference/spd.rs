@@ -14,7 +14,8 @@ use spdflow_stages::decomposition::loss::{
 use spdflow_stages::decomposition::model::ComponentModel;
 use spdflow_stages::decomposition::routing::{Routing, StaticProbability};
 use spdflow_stages::decomposition::site::{SitePattern, plan};
-use spdflow_stages::models::{Activation, ResidMlpConfig, TargetConfig, TmsConfig};
+use spdflow_stages::decomposition::step::OutputLoss;
+use spdflow_stages::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use spdflow_stages::optimizer::parameters::Parameters;
 
 use crate::support::{Case, Entries, number};
@@ -34,6 +35,13 @@ pub fn features(case: &Case, name: &str) -> (Vec<f32>, usize, usize) {
     };
     let rows = data.len() / cols;
     (transposed(&data, rows, cols), cols, rows)
+}
+
+/// Returns recorded tokens `[.., positions]` as `[1, rows]`, sequences one after the other.
+pub fn tokens(case: &Case, name: &str) -> (Vec<f32>, usize, usize) {
+    let tokens: Vec<f32> = case.integers(name).iter().map(|token| *token as f32).collect();
+    let rows = tokens.len();
+    (tokens, 1, rows)
 }
 
 /// Returns all tensors below `prefix` with the prefix removed.
@@ -56,6 +64,17 @@ pub fn target_config(target: &Value) -> Option<TargetConfig> {
             n_hidden: count("n_hidden"),
             n_hidden_layers: count("n_hidden_layers"),
             tied_weights: config["tied_weights"].as_bool().unwrap_or(false),
+        })),
+        "InductionTransformer" => Some(TargetConfig::InductionHead(InductionHeadConfig {
+            vocab_size: count("vocab_size"),
+            seq_len: count("seq_len"),
+            d_model: count("d_model"),
+            n_heads: count("n_heads"),
+            n_layers: count("n_layers"),
+            ff_fanout: count("ff_fanout"),
+            use_ff: config["use_ff"].as_bool().expect("a flag"),
+            use_pos_encoding: config["use_pos_encoding"].as_bool().expect("a flag"),
+            use_layer_norm: config["use_layer_norm"].as_bool().expect("a flag"),
         })),
         "ResidMLP" => Some(TargetConfig::ResidMlp(ResidMlpConfig {
             n_features: count("n_features"),
@@ -127,7 +146,8 @@ impl Recipe {
     pub fn build(&self, target_state: &Tensors, tie: bool) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
         let device = Cpu::default();
         let target = self.target.load(&device, target_state).expect("the recorded target loads");
-        let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+        let modules: Vec<(String, LayerKind)> =
+            target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
         let plans = plan(&target.names(), &modules, &self.sites, &self.identities).expect("recorded sites exist");
         ComponentModel::new(&device, target, plans, self.importance.clone(), self.sigmoid, 0, tie)
             .expect("enough memory")
@@ -136,6 +156,10 @@ impl Recipe {
 
 pub fn sigmoid_type(value: &Value) -> SigmoidType {
     serde_json::from_value(value.clone()).expect("a sigmoid type")
+}
+
+pub fn output_loss(value: &Value) -> OutputLoss {
+    serde_json::from_value(value.clone()).expect("an output loss")
 }
 
 pub fn sampling(value: &Value) -> Sampling {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use dfdx::prelude::Cpu;
 use serde_json::Value;
-use spdflow_stages::bridge::Graph;
-use spdflow_stages::models::{ResidMlp, TargetConfig, run_module};
+use spdflow_stages::bridge::{Graph, Var};
+use spdflow_stages::models::{InductionHead, InductionHeadConfig, LayerKind, ResidMlp, TargetConfig, run_module};
 
-use crate::spd::{features, state, target_config};
+use crate::spd::{features, state, target_config, tokens};
 use crate::support::{Case, assert_close, cases, tolerance};
 
 #[test]
@@ -40,14 +40,19 @@ fn check(case: &Case, recorded: &Value, config: &TargetConfig) {
     assert_eq!(ours, theirs, "{id}: the state dict's names");
 
     let model = config.load(&device, &state).expect("the recorded target loads");
-    let (input, n, rows) = features(case, &format!("{id}/input"));
+    let reads_tokens = matches!(config, TargetConfig::InductionHead(_));
+    let read = if reads_tokens { tokens } else { features };
+    let (input, n, rows) = read(case, &format!("{id}/input"));
     let input = graph.upload(input, (n, rows)).expect("enough memory");
     let mut seen: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     let output = model
         .forward(&graph, &input, &mut |module, x| {
             let name = &model.modules()[module].name;
             let y = run_module(&*model, &graph, module, x)?;
-            seen.insert(format!("module_in/{name}"), x.to_vec());
+            // Tokens are the input itself and not recorded again.
+            if model.modules()[module].layer.kind() != LayerKind::Embedding {
+                seen.insert(format!("module_in/{name}"), x.to_vec());
+            }
             seen.insert(format!("module_out/{name}"), y.to_vec());
             Ok(y)
         })
@@ -58,12 +63,38 @@ fn check(case: &Case, recorded: &Value, config: &TargetConfig) {
         let residual = model.residual(&graph, &input, &mut |module, x| run_module(&model, &graph, module, x));
         seen.insert("residual".to_owned(), residual.expect("enough memory").to_vec());
     }
+    if let TargetConfig::InductionHead(config) = config {
+        let model = InductionHead::load(config.clone(), &device, &state).expect("the recorded target loads");
+        seen.insert("attention_weights".to_owned(), attention(&model, config, &graph, &input));
+        for (name, tensor) in config.position_tensors() {
+            assert_close(&format!("{id} {name}"), &tensor.data, &state.get(&name).expect("recorded").data, 1e-6);
+        }
+        // Training looks at the last positions alone.
+        let last = model.last_logits(&graph, &input).expect("enough memory").to_vec();
+        let all = seen["output"].iter().skip(config.seq_len - 1).step_by(config.seq_len);
+        assert_close(&format!("{id} last logits"), &last, &all.copied().collect::<Vec<_>>(), 1e-6);
+    }
     let recorded_keys: Vec<&str> =
         recorded["tol"].as_object().expect("tolerances").keys().map(String::as_str).collect();
     for key in &recorded_keys {
         let ours = seen.get(*key).unwrap_or_else(|| panic!("{id}: nothing of ours is called `{key}`"));
-        let theirs = features(case, &format!("{id}/{key}")).0;
+        let name = format!("{id}/{key}");
+        let theirs = if *key == "attention_weights" { case.floats(&name).to_vec() } else { features(case, &name).0 };
         assert_close(&format!("{id} {key}"), ours, &theirs, tolerance(recorded, key));
     }
     assert_eq!(recorded_keys.len(), seen.len(), "{id}: everything of ours is recorded");
+}
+
+/// Returns how much positions attend to one another as it is recorded: `[sequences, blocks, heads, queries, keys]`.
+fn attention(
+    model: &InductionHead<Cpu>,
+    config: &InductionHeadConfig,
+    graph: &Graph<Cpu>,
+    input: &Var<Cpu>,
+) -> Vec<f32> {
+    let blocks = model.attention_weights(graph, input).expect("enough memory");
+    let one = config.n_heads * config.seq_len * config.seq_len;
+    let sequences = input.shape().1 / config.seq_len;
+    let of = |sequence: usize| blocks.iter().flat_map(move |block| &block[sequence * one..(sequence + 1) * one]);
+    (0..sequences).flat_map(of).copied().collect()
 }

@@ -11,7 +11,7 @@ use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer};
 use spdflow_stages::optimizer::parameters::Parameters;
 use spdflow_stages::optimizer::schedule::{Schedule, Shape};
 
-use crate::spd::{Recipe, Recorded, features, loss, sampling, state};
+use crate::spd::{Recipe, Recorded, features, loss, output_loss, sampling, state};
 use crate::support::{Case, assert_close, assert_close_scalar, cases, number, tolerance};
 
 #[test]
@@ -59,6 +59,7 @@ fn check_trajectory(case: &Case, recipe: &Recipe) {
         sampling: sampling(&config["sampling"]),
         use_delta_component: config["use_delta_component"].as_bool().expect("a flag"),
         mask_samples: config["n_mask_samples"].as_u64().expect("a count") as usize,
+        output_loss: output_loss(&config["output_loss_type"]),
         progress: 0.0,
     };
     let clip = ClipNorms {

@@ -15,18 +15,24 @@
 //! **Gradients** are accumulated (`+=`) into the slices given; `None` means nobody needs that gradient.
 
 pub mod adamw;
+pub mod attention;
 pub mod bf16;
 pub mod ci_mlp;
+pub mod divergence;
+pub mod embedding;
+mod exponential;
 pub mod faithfulness;
 pub mod gelu;
 pub mod importance_minimality;
 mod lanes;
+pub mod layer_norm;
 pub mod linear;
 pub mod masked_site;
 pub mod memory;
 mod parallel;
 pub mod philox;
 pub mod relu;
+pub mod sequence;
 pub mod sigmoid;
 pub mod simd;
 pub mod squared_error;

@@ -12,6 +12,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::sequence::SequenceKernels;
 
 /// A matrix on a device, row-major. Scalars are `(1, 1)`, vectors over the batch `(1, R)`. Cloning shares the data.
 pub struct Array<D: Buffers> {
@@ -418,4 +419,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels {}
+pub trait Backend: Kernels + SequenceKernels {}

@@ -8,6 +8,7 @@
 //!
 //! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and `cpu_memory.rs` implement
 //!   them).
+//! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
 //! * `slot.rs`: where a value's gradient is kept; `pool.rs`: memory that is used again.
 //! * `ops/`: the operations as methods of [`Graph`].
@@ -15,9 +16,11 @@
 mod backend;
 mod cpu;
 mod cpu_memory;
+mod cpu_sequence;
 mod graph;
 mod ops;
 mod pool;
+mod sequence;
 mod slot;
 
 pub use backend::{
@@ -25,3 +28,4 @@ pub use backend::{
 };
 pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};
+pub use sequence::SequenceKernels;

@@ -17,6 +17,8 @@ pub struct Batch {
     pub counts: Option<Vec<f32>>,
     /// The number of positions of the whole batch.
     pub positions: usize,
+    /// How many consecutive rows are the positions of one sequence; 1 for vectors.
+    pub sequence_length: usize,
 }
 
 impl Batch {
@@ -28,7 +30,18 @@ impl Batch {
     pub fn dense(input: Vec<f32>, features: usize, positions: usize) -> Self {
         assert_eq!(input.len(), features * positions, "a batch of [{features}, {positions}]");
         let rows = (0..u32::try_from(positions).expect("a batch has fewer than 2^32 rows")).collect();
-        Self { input, features, rows, counts: None, positions }
+        Self { input, features, rows, counts: None, positions, sequence_length: 1 }
+    }
+
+    /// Returns the batch of all positions of sequences of tokens, one sequence after the other.
+    ///
+    /// # Panics
+    /// If the tokens do not fill whole sequences.
+    #[must_use]
+    pub fn sequences(tokens: Vec<f32>, sequence_length: usize) -> Self {
+        let positions = tokens.len();
+        assert!(positions.is_multiple_of(sequence_length), "{positions} tokens in sequences of {sequence_length}");
+        Self { sequence_length, ..Self::dense(tokens, 1, positions) }
     }
 
     /// Returns the batch with its all-zero rows but the first left out, and that one counted for all of them.
@@ -51,7 +64,7 @@ impl Batch {
         let mut counts = vec![1.0; keep.len()];
         counts[keep.len() - 1] = zeros as f32;
         let rows = keep.iter().map(|row| self.rows[*row]).collect();
-        Self { input, features: self.features, rows, counts: Some(counts), positions: self.positions }
+        Self { input, rows, counts: Some(counts), ..self }
     }
 }
 

@@ -176,7 +176,7 @@ impl SparseFeatures {
         }
         let mut counts = vec![1.0; width];
         counts[width - 1] = zeros as f32;
-        Batch { input, features: n, rows, counts: Some(counts), positions }
+        Batch { input, features: n, rows, counts: Some(counts), positions, sequence_length: 1 }
     }
 
     /// Returns the rows `[features, positions]` that the given draws make.

@@ -9,6 +9,7 @@ use super::draws::Sampling;
 use super::evaluation::{END_OF_BATCHES, MetricConfig};
 use super::loss::LossConfig;
 use super::site::SitePattern;
+use super::step::OutputLoss;
 use crate::bridge::Precision;
 use crate::data::Generation;
 use crate::optimizer::schedule::Schedule;
@@ -23,7 +24,7 @@ pub struct DecomposeParams {
     pub seed: u64,
     /// How many optimiser updates.
     pub steps: u64,
-    /// Positions in a batch.
+    /// Vectors in a batch, or sequences if the target reads tokens.
     pub batch_size: usize,
     /// The learning rate of components and networks.
     pub lr: Schedule,
@@ -51,6 +52,10 @@ pub struct DecomposeParams {
     /// Mask samples that each stochastic loss averages.
     #[serde(default = "one")]
     pub mask_samples: usize,
+    /// How reconstruction losses compare outputs; where left out, `mse` for targets that read vectors and `kl` for those
+    /// that read tokens.
+    #[serde(default)]
+    pub output_loss: Option<OutputLoss>,
     /// The losses and their weights.
     pub losses: Vec<LossConfig>,
     /// Updates on faithfulness alone before the first step.
@@ -120,6 +125,9 @@ pub struct DataOverride {
     /// How active features are chosen.
     #[serde(default)]
     pub generation: Option<Generation>,
+    /// Up to which position the first induction token of a sequence stands.
+    #[serde(default)]
+    pub prefix_window: Option<usize>,
 }
 
 /// What is measured during the run (spec sections 5.5 to 5.9).
@@ -132,7 +140,7 @@ pub struct Evaluation {
     /// Batches in one evaluation.
     #[serde(default = "hundred_batches")]
     pub batches: usize,
-    /// Positions in an evaluation batch; the training batch's where left out.
+    /// Vectors or sequences in an evaluation batch; the training batch's where left out.
     #[serde(default)]
     pub batch_size: Option<usize>,
     /// A component counts as alive where its lower causal importance exceeds this.

@@ -14,7 +14,7 @@ use crate::artifact::json;
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::{self, Tensor, Tensors};
 use crate::bridge::{Backend, Graph};
-use crate::data::SparseFeatures;
+use crate::data::InputDistribution;
 use crate::importance::ImportanceSource;
 use crate::matrix::Matrix;
 use crate::models::TargetConfig;
@@ -27,7 +27,7 @@ pub const COMPONENTS_FILE: &str = "components.safetensors";
 pub const DESCRIPTION_FILE: &str = "decomposition.json";
 /// Everything recorded on the way.
 pub const METRICS_FILE: &str = "metrics.parquet";
-/// Causal importances on one feature at a time.
+/// Causal importances on one feature at a time; models that read tokens have none.
 pub const CI_FILE: &str = "ci.parquet";
 
 /// What `decomposition.json` holds.
@@ -38,7 +38,7 @@ pub struct DecompositionDescription {
     /// The target model.
     pub target: TargetConfig,
     /// The distribution of inputs the decomposition was trained on.
-    pub data: SparseFeatures,
+    pub data: InputDistribution,
     /// The decomposed matrices in canonical order.
     pub sites: Vec<SiteDescription>,
     /// The whole configuration, defaults filled in.
@@ -94,11 +94,13 @@ pub fn write<D: Backend>(
     summary.file(DESCRIPTION_FILE, "json", "what was decomposed, the whole configuration, and the final numbers");
     metrics.write(&out.join(METRICS_FILE))?;
     summary.file(METRICS_FILE, "parquet", "losses, L0, gradient norms and evaluations by step");
-    let probes = probe(device, model, parameters, description.target.n_features(), None)
-        .map_err(|error| StageError::failed(format!("{error:?}")))?;
     records.export(out, evaluated_steps(&description.params), saved_steps(&description.params), summary)?;
-    CiTable { sites: probes }.write(&out.join(CI_FILE))?;
-    summary.file(CI_FILE, "parquet", "causal importances with one feature active at 0.75, for each feature");
+    if let Some(n_features) = description.data.n_features() {
+        let probes = probe(device, model, parameters, n_features, None)
+            .map_err(|error| StageError::failed(format!("{error:?}")))?;
+        CiTable { sites: probes }.write(&out.join(CI_FILE))?;
+        summary.file(CI_FILE, "parquet", "causal importances with one feature active at 0.75, for each feature");
+    }
     Ok(())
 }
 
@@ -158,7 +160,8 @@ impl LoadedDecomposition {
 
     /// Returns each site's lower causal importances `[rows, C]` on `rows` rows drawn from the decomposition's inputs.
     ///
-    /// `batch` numbers the draws: equal seeds and numbers give equal rows.
+    /// A row of a model that reads tokens is a position of a sequence. `batch` numbers the draws: equal seeds and
+    /// numbers give equal rows.
     ///
     /// # Errors
     /// [`StageError::Failed`] if the tensors do not fit the description.
@@ -178,17 +181,20 @@ impl LoadedDecomposition {
             .collect();
         let (model, mut parameters) = build(device, &self.description.target, &target, &self.description.params)?;
         parameters.load(&self.tensors)?;
-        let input = self.description.data.batch(Purpose::ProfileData.stream(seed, batch, 0), rows);
+        let data = &self.description.data;
+        // Whole sequences are run, and the positions beyond `rows` are dropped below.
+        let sequences = rows.div_ceil(data.sequence_length());
+        let input = data.batch(Purpose::ProfileData.stream(seed, batch, 0), sequences);
         let graph = Graph::detached(device);
         let leaves = Leaves(parameters.leaves(&graph).map_err(failed)?);
-        let input = graph.upload(input.input, (input.features, rows)).map_err(failed)?;
+        let input = graph.upload(input.input, (input.features, input.positions)).map_err(failed)?;
         let clean = model.clean_pass(&graph, &leaves, &input).map_err(failed)?;
         let importances = model.importances(&graph, &leaves, &clean, None).map_err(failed)?;
         Ok(model
             .sites()
             .iter()
             .zip(importances)
-            .map(|(site, importance)| (site.plan.name.clone(), by_row(&importance.lower)))
+            .map(|(site, importance)| (site.plan.name.clone(), by_row(&importance.lower).first_rows(rows)))
             .collect())
     }
 }

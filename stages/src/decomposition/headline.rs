@@ -38,12 +38,13 @@ pub(super) fn headline<D: Backend>(
     for (name, (v, u)) in &components {
         let sizes = match target {
             TargetConfig::Tms(_) => subnet_sizes(v, u),
-            TargetConfig::ResidMlp(_) => frobenius_norms(v, u),
+            TargetConfig::ResidMlp(_) | TargetConfig::InductionHead(_) => frobenius_norms(v, u),
         };
         let significant = significant_subnets(&sizes, params.evaluation.significance_threshold).len();
         numbers.push((format!("significant/{name}"), significant as f64));
     }
     match target {
+        TargetConfig::InductionHead(_) => {}
         TargetConfig::Tms(_) => numbers.extend(of_tms(&components, target_state)),
         TargetConfig::ResidMlp(config) => {
             let probes = probe(device, model, parameters, config.n_features, None)?;

@@ -3,12 +3,12 @@
 use dfdx::prelude::Cpu;
 use spdflow_engine::kind::{Device, InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
-use super::config::DecomposeParams;
+use super::config::{DataOverride, DecomposeParams};
 use super::export::{DecompositionDescription, SiteDescription, write};
 use super::headline::headline;
 use super::run::{Finished, run};
 use crate::bridge::Backend;
-use crate::data::SparseFeatures;
+use crate::data::{InductionSequences, InputDistribution, SparseFeatures};
 use crate::models::LoadedTarget;
 use crate::threads::with_threads;
 
@@ -82,11 +82,33 @@ fn decompose<D: Backend>(
 }
 
 /// Returns the input distribution: the target's, with what the parameters override.
-fn inputs(target: &SparseFeatures, params: &DecomposeParams) -> Result<SparseFeatures, StageError> {
-    let data = SparseFeatures {
-        feature_probability: params.data.feature_probability.unwrap_or(target.feature_probability),
-        generation: params.data.generation.unwrap_or(target.generation),
-        ..target.clone()
+fn inputs(target: &InputDistribution, params: &DecomposeParams) -> Result<InputDistribution, StageError> {
+    let DataOverride { feature_probability, generation, prefix_window } = params.data;
+    let unfit = |field: &str, expected: &str, found: &str| {
+        Err(StageError::failed_with_hint(
+            format!("`data.{field}`: expected a target that reads {expected}, found one that reads {found}"),
+            format!("leave out `data.{field}`"),
+        ))
+    };
+    let data = match target {
+        InputDistribution::SparseFeatures(_) if prefix_window.is_some() => {
+            return unfit("prefix_window", "induction sequences", "vectors");
+        }
+        InputDistribution::InductionSequences(_) if feature_probability.is_some() => {
+            return unfit("feature_probability", "vectors", "sequences of tokens");
+        }
+        InputDistribution::InductionSequences(_) if generation.is_some() => {
+            return unfit("generation", "vectors", "sequences of tokens");
+        }
+        InputDistribution::SparseFeatures(target) => InputDistribution::SparseFeatures(SparseFeatures {
+            feature_probability: feature_probability.unwrap_or(target.feature_probability),
+            generation: generation.unwrap_or(target.generation),
+            ..target.clone()
+        }),
+        InputDistribution::InductionSequences(target) => InputDistribution::InductionSequences(InductionSequences {
+            prefix_window: prefix_window.unwrap_or(target.prefix_window),
+            ..target.clone()
+        }),
     };
     match data.mistake() {
         None => Ok(data),

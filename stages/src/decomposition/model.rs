@@ -10,7 +10,7 @@ use spdflow_kernels::philox::normal;
 use super::causal_importance::{CausalImportance, Importance, NetworkInput, SigmoidType};
 use super::site::SitePlan;
 use crate::bridge::{Backend, DeviceResult, Graph, MaskInput, MaskSource, SiteInputs, Var};
-use crate::models::{Linear, TargetModel};
+use crate::models::{LayerKind, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -18,7 +18,9 @@ use crate::purpose::Purpose;
 pub struct Site<D: Backend> {
     /// Its name and place.
     pub plan: SitePlan,
-    /// The target's weight `(d_out, d_in)`; the identity for an inserted one.
+    /// Whether it is a linear map, as inserted identities are, or an embedding.
+    pub kind: LayerKind,
+    /// The target's weight `(d_out, d_in)`; the identity for an inserted one. An embedding's inputs are its vocabulary.
     pub weight: Var<D>,
     /// The target's bias `(d_out, 1)`, neither decomposed nor trained.
     pub bias: Option<Var<D>>,
@@ -134,7 +136,7 @@ pub struct MaskedPass<D: Backend> {
 impl<D: Backend> ComponentModel<D> {
     /// Returns the model with freshly drawn components and networks, and their parameters.
     ///
-    /// V ~ N(0, 1/√d_in), U ~ N(0, 1/√C), networks as their kind says (spec sections 2.1 and 3.1). With `tie`, the
+    /// V ~ N(0, 1/√d_in) (an embedding's d_in is its vocabulary), U ~ N(0, 1/√C), networks as their kind says (spec sections 2.1 and 3.1). With `tie`, the
     /// components of modules whose weights are tied share storage (spec 2.6).
     ///
     /// # Errors
@@ -164,10 +166,10 @@ impl<D: Backend> ComponentModel<D> {
         for plan in plans {
             let layer = &target.modules()[plan.module].layer;
             let (d_out, d_in) = layer.shape();
-            let (weight, bias) = if plan.identity {
-                (identity(&graph, d_in)?, None)
+            let (kind, weight, bias) = if plan.identity {
+                (LayerKind::Linear, identity(&graph, d_in)?, None)
             } else {
-                (layer.weight.clone(), layer.bias.clone())
+                (layer.kind(), layer.matrix(&graph)?, layer.bias().cloned())
             };
             let (d_out, c) = (if plan.identity { d_in } else { d_out }, plan.components);
             let key = component_key(&plan.name);
@@ -183,7 +185,7 @@ impl<D: Backend> ComponentModel<D> {
                 (c, d_out),
                 draw(1.0 / (c as f64).sqrt(), c * d_out),
             )?;
-            sites.push(Site { plan, weight, bias, v, network: 0..0 });
+            sites.push(Site { plan, kind, weight, bias, v, network: 0..0 });
         }
         let first_network = parameters.len();
         for site in &mut sites {
@@ -250,7 +252,8 @@ impl<D: Backend> ComponentModel<D> {
             modules.into_iter().map(|module| module.expect("a forward pass runs every module")).collect();
         let mut activations = Vec::new();
         for (s, site) in self.sites.iter().enumerate() {
-            activations.push(graph.apply_transposed(self.components(leaves, s).0, &modules[site.plan.module].input)?);
+            let v = self.components(leaves, s).0;
+            activations.push(site.kind.activations(graph, v, &modules[site.plan.module].input)?);
         }
         Ok(CleanPass { input: input.clone(), output, modules, activations })
     }
@@ -309,7 +312,7 @@ impl<D: Backend> ComponentModel<D> {
             if x.is_same(&clean.modules[module].input) {
                 return Ok(clean.modules[module].output.clone());
             }
-            let layer: &Linear<D> = &self.target.modules()[module].layer;
+            let layer = &self.target.modules()[module].layer;
             layer.finish(graph, &layer.product(graph, &x)?)
         })?;
         Ok(MaskedPass { output, site_inputs })
@@ -328,12 +331,12 @@ impl<D: Backend> ComponentModel<D> {
         let (v, u) = self.components(leaves, s);
         let module = &clean.modules[site.plan.module];
         let is_clean = x.is_same(&module.input);
-        let activations = if is_clean { clean.activations[s].clone() } else { graph.apply_transposed(v, x)? };
+        let activations = if is_clean { clean.activations[s].clone() } else { site.kind.activations(graph, v, x)? };
         let frozen = match (mask.delta.is_some() || mask.routing.is_some(), site.plan.identity, is_clean) {
             (false, ..) => None,
             (true, true, _) => Some(x.clone()),
             (true, false, true) => Some(module.product.clone()),
-            (true, false, false) => Some(graph.apply(&site.weight, x)?),
+            (true, false, false) => Some(self.target.modules()[site.plan.module].layer.product(graph, x)?),
         };
         let frozen = frozen.map(|frozen| graph.operand(&frozen)).transpose()?;
         graph.masked_site(&SiteInputs {
@@ -352,7 +355,7 @@ impl<D: Backend> ComponentModel<D> {
         })
     }
 
-    /// Returns what reached site `s` in the clean pass, `(d_in, R)`.
+    /// Returns what reached site `s` in the clean pass, `(d_in, R)`, or the tokens `(1, R)` if it is an embedding.
     #[must_use]
     pub fn clean_input<'a>(&self, clean: &'a CleanPass<D>, s: usize) -> &'a Var<D> {
         &clean.modules[self.sites[s].plan.module].input

@@ -8,14 +8,14 @@ use super::evaluation::{EvaluationRecords, Evaluator};
 use super::export::state as whole_state;
 use super::model::ComponentModel;
 use super::site::plan;
-use super::step::StepSettings;
+use super::step::{OutputLoss, StepSettings};
 use super::trainer::{ClipNorms, StepReport, Trainer, unobserved};
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensors;
 use crate::bridge::Backend;
 use crate::checkpoint::Checkpoints;
-use crate::data::SparseFeatures;
-use crate::models::{TargetConfig, TargetModel};
+use crate::data::InputDistribution;
+use crate::models::{LayerKind, TargetConfig, TargetModel};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -43,7 +43,8 @@ pub fn build<D: Backend>(
     params: &DecomposeParams,
 ) -> Result<(ComponentModel<D>, Parameters<D>), StageError> {
     let target: Box<dyn TargetModel<D>> = target.load(device, state)?;
-    let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+    let modules: Vec<(String, LayerKind)> =
+        target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
     let sites = plan(&target.names(), &modules, &params.sites, &params.identities).map_err(|(index, message)| {
         let place = if index < params.sites.len() {
             format!("sites[{index}]")
@@ -52,6 +53,15 @@ pub fn build<D: Backend>(
         };
         StageError::failed_with_hint(format!("`{place}`: {message}"), "a pattern matches whole names; `*` crosses dots")
     })?;
+    if let Some(message) = params
+        .causal_importance
+        .unfit(sites.iter().map(|site| (&site.name[..], target.modules()[site.module].layer.kind())))
+    {
+        return Err(StageError::failed_with_hint(
+            format!("`causal_importance.kind`: {message}"),
+            "`mlp` reads component activations, which an embedding has too",
+        ));
+    }
     ComponentModel::new(
         device,
         target,
@@ -79,7 +89,7 @@ pub fn run<D: Backend>(
     device: &D,
     target: &TargetConfig,
     state: &Tensors,
-    data: &SparseFeatures,
+    data: &InputDistribution,
     params: &DecomposeParams,
     context: &StageContext<'_>,
 ) -> Result<Finished<D>, StageError> {
@@ -90,6 +100,7 @@ pub fn run<D: Backend>(
         sampling: params.sampling,
         use_delta_component: params.use_delta_component,
         mask_samples: params.mask_samples,
+        output_loss: params.output_loss.unwrap_or_else(|| OutputLoss::usual(data)),
         progress: 0.0,
     };
     let clip = ClipNorms { components: params.grad_clip.components, networks: params.grad_clip.causal_importance };

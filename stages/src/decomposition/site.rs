@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::models::LayerKind;
 use crate::pattern;
 
 /// A request to decompose every module whose name matches.
@@ -35,13 +36,13 @@ const IDENTITY: &str = "pre_identity";
 /// Returns the sites in their canonical order: pattern by pattern, and for each pattern in the order of `names`.
 ///
 /// * `names`: all module names in registration order, containers too.
-/// * `modules`: those that can be decomposed.
+/// * `modules`: those that can be decomposed, and what they are.
 ///
 /// # Errors
 /// The index of the pattern at fault (those of `identities` follow those of `sites`) and what is wrong with it.
 pub fn plan(
     names: &[String],
-    modules: &[String],
+    modules: &[(String, LayerKind)],
     sites: &[SitePattern],
     identities: &[SitePattern],
 ) -> Result<Vec<SitePlan>, (usize, String)> {
@@ -54,8 +55,11 @@ pub fn plan(
         for name in names.clone().iter().filter(|name| pattern::matches(&identity.pattern, name)) {
             let module = modules
                 .iter()
-                .position(|module| module == name)
+                .position(|(module, _)| module == name)
                 .ok_or_else(|| (at, not_a_matrix(&identity.pattern, name)))?;
+            if modules[module].1 == LayerKind::Embedding {
+                return Err((at, before_an_embedding(&identity.pattern, name)));
+            }
             if inserted.iter().any(|(other, _)| other == name) {
                 return Err((at, format!("module `{name}` gets two identities; a second pattern matches it too")));
             }
@@ -87,7 +91,7 @@ pub fn plan(
                 name.strip_suffix(&format!(".{IDENTITY}")).map_or((&name[..], false), |base| (base, true));
             let module = modules
                 .iter()
-                .position(|module| module == base)
+                .position(|(module, _)| module == base)
                 .ok_or_else(|| (index, not_a_matrix(&site.pattern, name)))?;
             plans.push(SitePlan { name: name.clone(), module, identity, components: site.components });
         }
@@ -99,7 +103,11 @@ pub fn plan(
 }
 
 fn not_a_matrix(pattern: &str, name: &str) -> String {
-    format!("pattern `{pattern}` matches `{name}`, which is a container, not a matrix")
+    format!("pattern `{pattern}` matches `{name}`, which is neither a linear layer nor an embedding")
+}
+
+fn before_an_embedding(pattern: &str, name: &str) -> String {
+    format!("pattern `{pattern}` matches `{name}`, an embedding; an identity can stand before linear layers only")
 }
 
 fn no_match(pattern: &str, names: &[String]) -> String {
@@ -112,6 +120,10 @@ mod tests {
 
     fn strings(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn linear(names: &[&str]) -> Vec<(String, LayerKind)> {
+        names.iter().map(|name| ((*name).to_owned(), LayerKind::Linear)).collect()
     }
 
     fn sites(patterns: &[(&str, usize)]) -> Vec<SitePattern> {
@@ -128,7 +140,7 @@ mod tests {
     #[test]
     fn sites_come_in_the_order_of_patterns_and_then_of_modules() {
         let names = strings(&["linear1", "linear2", "hidden_layers", "hidden_layers.0"]);
-        let modules = strings(&["linear1", "hidden_layers.0", "linear2"]);
+        let modules = linear(&["linear1", "hidden_layers.0", "linear2"]);
         let plans = plan(&names, &modules, &sites(&[("hidden_layers.*", 3), ("linear*", 20)]), &[]).unwrap();
         assert_eq!(names_of(&plans), ["hidden_layers.0", "linear1", "linear2"]);
         assert_eq!(
@@ -140,7 +152,7 @@ mod tests {
     #[test]
     fn wrong_patterns_are_explained() {
         let names = strings(&["linear1", "linear2", "hidden_layers", "hidden_layers.0"]);
-        let modules = strings(&["linear1", "hidden_layers.0", "linear2"]);
+        let modules = linear(&["linear1", "hidden_layers.0", "linear2"]);
         let fail = |patterns: &[(&str, usize)]| plan(&names, &modules, &sites(patterns), &[]).unwrap_err();
         assert_eq!(
             fail(&[("linear1", 2), ("lin*", 2)]),
@@ -148,7 +160,11 @@ mod tests {
         );
         assert_eq!(
             fail(&[("hidden*", 2)]),
-            (0, "pattern `hidden*` matches `hidden_layers`, which is a container, not a matrix".to_owned())
+            (
+                0,
+                "pattern `hidden*` matches `hidden_layers`, which is neither a linear layer nor an embedding"
+                    .to_owned()
+            )
         );
         assert_eq!(
             fail(&[("mlp", 2)]),
@@ -157,9 +173,46 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_before_something_else_than_a_linear_layer_is_explained() {
+        let names = strings(&["token_embed", "blocks", "blocks.0", "blocks.0.q_proj", "blocks.0.ln1"]);
+        let modules =
+            [("token_embed".to_owned(), LayerKind::Embedding), ("blocks.0.q_proj".to_owned(), LayerKind::Linear)];
+        let fail = |identity: &[(&str, usize)]| plan(&names, &modules, &[], &sites(identity)).unwrap_err();
+        assert_eq!(
+            fail(&[("token*", 2)]),
+            (
+                0,
+                "pattern `token*` matches `token_embed`, an embedding; an identity can stand before linear layers only"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            fail(&[("*.ln1", 2)]),
+            (0, "pattern `*.ln1` matches `blocks.0.ln1`, which is neither a linear layer nor an embedding".to_owned())
+        );
+        assert_eq!(
+            fail(&[("*.q_proj", 2), ("blocks.?.q*", 2)]),
+            (1, "module `blocks.0.q_proj` gets two identities; a second pattern matches it too".to_owned())
+        );
+        assert_eq!(
+            fail(&[("*.k_proj", 2)]),
+            (
+                0,
+                "pattern `*.k_proj` matches no module; the target has `token_embed`, `blocks`, `blocks.0`, \
+                 `blocks.0.q_proj`, `blocks.0.ln1`"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            plan(&names, &modules, &sites(&[("*_embed", 3)]), &[]).unwrap(),
+            [SitePlan { name: "token_embed".to_owned(), module: 0, identity: false, components: 3 }]
+        );
+    }
+
+    #[test]
     fn identities_are_inserted_and_decomposed_after_the_other_sites() {
         let names = strings(&["layers", "layers.0", "layers.0.mlp_in", "layers.0.mlp_out"]);
-        let modules = strings(&["layers.0.mlp_in", "layers.0.mlp_out"]);
+        let modules = linear(&["layers.0.mlp_in", "layers.0.mlp_out"]);
         let plans = plan(&names, &modules, &sites(&[("*.mlp_out", 4)]), &sites(&[("*.mlp_in", 7)])).unwrap();
         assert_eq!(names_of(&plans), ["layers.0.mlp_out", "layers.0.mlp_in.pre_identity"]);
         assert!(plans[1].identity && plans[1].module == 0 && plans[1].components == 7);

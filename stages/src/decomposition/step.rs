@@ -1,11 +1,14 @@
 //! One batch, ready for its losses: the clean pass and the causal importances, computed once and shared by all.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::causal_importance::Importance;
 use super::draws::{Draws, Sampling};
 use super::loss::LossConfig;
 use super::model::{CleanPass, ComponentModel, Leaves};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
-use crate::data::Batch;
+use crate::data::{Batch, InputDistribution};
 
 /// What the losses of a step need to know besides the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,8 +19,31 @@ pub struct StepSettings {
     pub use_delta_component: bool,
     /// How many mask samples each stochastic loss averages.
     pub mask_samples: usize,
+    /// How outputs are compared.
+    pub output_loss: OutputLoss,
     /// The fraction of training done, step / steps.
     pub progress: f64,
+}
+
+/// How the reconstruction losses compare a masked model's output with the target's (spec section 5.0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputLoss {
+    /// The mean squared difference of all outputs.
+    Mse,
+    /// The divergence of the softmax of the outputs, `KL(target ‖ masked)` in nats, a mean over positions.
+    Kl,
+}
+
+impl OutputLoss {
+    /// Returns how models with these inputs are usually compared: tokens are answered by logits, vectors by values.
+    #[must_use]
+    pub fn usual(data: &InputDistribution) -> Self {
+        match data {
+            InputDistribution::SparseFeatures(_) => Self::Mse,
+            InputDistribution::InductionSequences(_) => Self::Kl,
+        }
+    }
 }
 
 /// A batch and everything computed from it before the losses.
@@ -36,6 +62,8 @@ pub struct Step<'a, D: Backend> {
     pub row_counts: Option<Var<D>>,
     /// The number of positions of the whole batch.
     pub positions: usize,
+    /// How many consecutive rows are the positions of one sequence; 1 for vectors.
+    pub sequence_length: usize,
     /// The rest.
     pub settings: StepSettings,
 }
@@ -78,7 +106,8 @@ impl<'a, D: Backend> Step<'a, D> {
             }
         };
         let importances = model.importances(graph, leaves, &clean, noise.as_deref())?;
-        Ok(Self { graph, model, leaves, clean, importances, row_counts, positions: batch.positions, settings })
+        let (positions, sequence_length) = (batch.positions, batch.sequence_length);
+        Ok(Self { graph, model, leaves, clean, importances, row_counts, positions, sequence_length, settings })
     }
 
     /// Returns the weighted sum of the losses, and each loss's own value in the order of the configuration.
@@ -136,6 +165,7 @@ impl<D: Backend> DetachedStep<'_, D> {
                 .collect(),
             row_counts: self.outer.row_counts.clone(),
             positions: self.outer.positions,
+            sequence_length: self.outer.sequence_length,
             settings: self.outer.settings,
         }
     }

@@ -10,11 +10,11 @@ use super::draws::{Sampling, StreamDraws};
 use super::loss::LossConfig;
 use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask, component_key};
 use super::site::{SitePattern, plan};
-use super::step::{Step, StepSettings};
+use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Buffers, Graph, Precision};
-use crate::data::{Batch, Generation, SparseFeatures};
-use crate::models::{Activation, ResidMlpConfig, TargetConfig, TmsConfig};
+use crate::data::{Batch, Generation, InductionSequences, SparseFeatures};
+use crate::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
@@ -32,7 +32,18 @@ fn targets() -> Vec<TargetConfig> {
         in_bias: false,
         out_bias: false,
     };
-    vec![tms(0), tms(1), TargetConfig::ResidMlp(resid_mlp)]
+    let induction_head = InductionHeadConfig {
+        vocab_size: 4,
+        seq_len: 6,
+        d_model: 4,
+        n_heads: 2,
+        n_layers: 2,
+        ff_fanout: 2,
+        use_ff: true,
+        use_pos_encoding: true,
+        use_layer_norm: true,
+    };
+    vec![tms(0), tms(1), TargetConfig::ResidMlp(resid_mlp), TargetConfig::InductionHead(induction_head)]
 }
 
 /// One configuration of every loss, as a pipeline's JSON twin.
@@ -76,27 +87,44 @@ fn random_state(target: &TargetConfig) -> Tensors {
 fn build(target: &TargetConfig, sigmoid: SigmoidType) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
     let device = Cpu::default();
     let target = target.load(&device, &random_state(target)).expect("a target");
-    let modules: Vec<String> = target.modules().iter().map(|module| module.name.clone()).collect();
+    let modules: Vec<(String, LayerKind)> =
+        target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
     let sites: Vec<SitePattern> =
-        modules.iter().map(|name| SitePattern { pattern: name.clone(), components: 7 }).collect();
+        modules.iter().map(|(name, _)| SitePattern { pattern: name.clone(), components: 7 }).collect();
     let plans = plan(&target.names(), &modules, &sites, &[]).expect("sites");
     let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![4] });
     ComponentModel::new(&device, target, plans, network, sigmoid, 3, false).expect("enough memory")
 }
 
-fn batch(n_features: usize, feature_probability: f64, positions: usize) -> Batch {
+/// Returns vectors, or as many whole sequences as fit, for a target.
+fn batch(target: &TargetConfig, feature_probability: f64, positions: usize) -> Batch {
+    let stream = Purpose::Data.stream(1, 0, 0);
+    if let TargetConfig::InductionHead(InductionHeadConfig { vocab_size, seq_len, .. }) = *target {
+        let data = InductionSequences { vocab_size, seq_len, prefix_window: seq_len - 3 };
+        return data.sequences(stream, positions / seq_len).batch;
+    }
     let data = SparseFeatures {
-        n_features,
+        n_features: target.n_features(),
         feature_probability,
         generation: Generation::AtLeastZeroActive,
         value_range: (0.0, 1.0),
         synced_inputs: Vec::new(),
     };
-    data.batch(Purpose::Data.stream(1, 0, 0), positions)
+    data.batch(stream, positions)
 }
 
-const SETTINGS: StepSettings =
-    StepSettings { sampling: Sampling::Continuous, use_delta_component: true, mask_samples: 2, progress: 0.5 };
+const SETTINGS: StepSettings = StepSettings {
+    sampling: Sampling::Continuous,
+    use_delta_component: true,
+    mask_samples: 2,
+    output_loss: OutputLoss::Mse,
+    progress: 0.5,
+};
+
+/// Returns every loss with every way to compare outputs.
+fn with_each_output_loss(losses: Vec<LossConfig>) -> impl Iterator<Item = (LossConfig, OutputLoss)> {
+    losses.into_iter().flat_map(|loss| [OutputLoss::Mse, OutputLoss::Kl].map(|output_loss| (loss.clone(), output_loss)))
+}
 
 /// Returns the loss and its gradient with respect to every parameter.
 fn differentiate(
@@ -104,11 +132,13 @@ fn differentiate(
     parameters: &Parameters<Cpu>,
     batch: &Batch,
     loss: &LossConfig,
+    output_loss: OutputLoss,
 ) -> (f64, Vec<Vec<f32>>) {
     let graph = Graph::recording(&Cpu::default());
     let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
     let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
-    let step = Step::new(&graph, model, &leaves, batch, SETTINGS, &mut draws).expect("enough memory");
+    let step = Step::new(&graph, model, &leaves, batch, StepSettings { output_loss, ..SETTINGS }, &mut draws)
+        .expect("enough memory");
     let (total, _) = step.total(std::slice::from_ref(loss), &mut draws).expect("enough memory");
     let mut gradients = graph.backward(&total).expect("enough memory");
     let gradients =
@@ -121,11 +151,11 @@ fn the_gradient_of_every_loss_predicts_how_it_changes() {
     for target in targets() {
         // The logistic function is smooth; the leaky-hard sigmoids' gradients are not derivatives.
         let (model, mut parameters) = build(&target, SigmoidType::Normal);
-        let batch = batch(target.n_features(), 0.5, 64);
+        let batch = batch(&target, 0.5, 64);
         let start = parameters.state();
         // No attack: its steps follow signs, which jump where the loss is smooth.
-        for loss in losses(0) {
-            let (_, gradients) = differentiate(&model, &parameters, &batch, &loss);
+        for (loss, output_loss) in with_each_output_loss(losses(0)) {
+            let (_, gradients) = differentiate(&model, &parameters, &batch, &loss, output_loss);
             for direction in 0..3 {
                 let directions: Vec<Vec<f32>> = start
                     .iter()
@@ -146,7 +176,7 @@ fn the_gradient_of_every_loss_predicts_how_it_changes() {
                         })
                         .collect();
                     parameters.load(&state).expect("the same shapes");
-                    differentiate(&model, &parameters, &batch, &loss).0
+                    differentiate(&model, &parameters, &batch, &loss, output_loss).0
                 };
                 // A step of 1e-3 balances curvature (relative 1e-6) against f32 rounding of the loss (6e-8 / 1e-3).
                 let slope = (moved(1e-3) - moved(-1e-3)) / 2e-3;
@@ -174,13 +204,15 @@ fn the_gradient_of_every_loss_predicts_how_it_changes() {
 fn counting_zero_rows_changes_no_loss_and_no_gradient() {
     for target in targets() {
         let (model, parameters) = build(&target, SigmoidType::LeakyHard);
-        assert!(model.target().zero_rows_are_inert());
-        let dense = batch(target.n_features(), 0.05, 400);
+        if !model.target().zero_rows_are_inert() {
+            continue;
+        }
+        let dense = batch(&target, 0.05, 400);
         let compact = dense.clone().compact();
         assert!(compact.rows.len() < 150, "most rows are zero: {}", compact.rows.len());
-        for loss in losses(2) {
-            let (simple, simple_gradients) = differentiate(&model, &parameters, &dense, &loss);
-            let (fast, fast_gradients) = differentiate(&model, &parameters, &compact, &loss);
+        for (loss, output_loss) in with_each_output_loss(losses(2)) {
+            let (simple, simple_gradients) = differentiate(&model, &parameters, &dense, &loss, output_loss);
+            let (fast, fast_gradients) = differentiate(&model, &parameters, &compact, &loss, output_loss);
             assert!((simple - fast).abs() <= 1e-6 * simple.abs() + 1e-9, "{}: {simple} and {fast}", loss.class());
             for (simple, fast) in simple_gradients.iter().zip(&fast_gradients) {
                 // The same terms, summed in another order.
@@ -199,7 +231,7 @@ fn a_model_with_everything_on_is_the_target() {
         let device = Cpu::default();
         let graph = Graph::detached(&device);
         let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
-        let batch = batch(target.n_features(), 0.5, 33);
+        let batch = batch(&target, 0.5, 33);
         let rows = batch.rows.len();
         let input = graph.upload(batch.input, (batch.features, rows)).expect("enough memory");
         let clean = model.clean_pass(&graph, &leaves, &input).expect("enough memory");
@@ -223,7 +255,7 @@ fn routing_everything_to_the_target_gives_exactly_the_target() {
         let device = Cpu::default();
         let graph = Graph::detached(&device);
         let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
-        let batch = batch(target.n_features(), 0.5, 33);
+        let batch = batch(&target, 0.5, 33);
         let rows = batch.rows.len();
         let input = graph.upload(batch.input, (batch.features, rows)).expect("enough memory");
         let clean = model.clean_pass(&graph, &leaves, &input).expect("enough memory");
@@ -265,7 +297,7 @@ fn bfloat16_products_leave_an_error_of_their_resolution_and_no_other() {
     let target = TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 6, n_hidden_layers: 1, tied_weights: false });
     let (model, mut parameters) = build(&target, SigmoidType::LeakyHard);
     make_faithful(&model, &mut parameters);
-    let batch = batch(6, 0.5, 512);
+    let batch = batch(&target, 0.5, 512);
     let loss: LossConfig = serde_json::from_str(r#"{ "unmasked_recon": { "coeff": 1.0 } }"#).expect("a loss");
     let relative_error = |precision: Precision| {
         let graph = Graph::recording(&Cpu::default()).with_precision(precision);
@@ -289,7 +321,7 @@ fn bfloat16_products_leave_an_error_of_their_resolution_and_no_other() {
 fn bfloat16_changes_gradients_by_little_and_f32_reads_its_operands_as_they_are() {
     let target = targets().remove(1);
     let (model, parameters) = build(&target, SigmoidType::Normal);
-    let batch = batch(target.n_features(), 0.5, 256);
+    let batch = batch(&target, 0.5, 256);
     for loss in losses(0) {
         if loss.class() == "FaithfulnessLoss" || loss.class() == "StochasticHiddenActsReconLoss" {
             // The first has no products of activations, the second compares values that differ by rounding alone.

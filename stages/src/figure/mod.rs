@@ -9,6 +9,7 @@ mod draw;
 mod grid;
 mod heat_maps;
 mod histogram;
+pub mod induction_head;
 mod panel;
 mod raster;
 pub mod resid_mlp;

@@ -6,7 +6,7 @@ use spdflow_engine::kind::{InputArtifact, StageError};
 use super::TargetConfig;
 use crate::artifact::json;
 use crate::artifact::tensors::{self, Tensors};
-use crate::data::SparseFeatures;
+use crate::data::InputDistribution;
 
 /// The weights of a target artifact.
 pub const WEIGHTS_FILE: &str = "target.safetensors";
@@ -21,7 +21,7 @@ pub struct TargetDescription {
     /// The model.
     pub model: TargetConfig,
     /// The distribution of its inputs; decompositions draw from it unless told otherwise.
-    pub data: SparseFeatures,
+    pub data: InputDistribution,
     /// How training went: final loss, which restart won, and so on.
     pub result: serde_json::Value,
 }

@@ -5,6 +5,8 @@
 //! Adding a model is a file here and a line in [`TargetConfig`].
 
 mod artifact;
+mod induction_head;
+mod layer;
 mod resid_mlp;
 mod tms;
 
@@ -16,6 +18,8 @@ use crate::artifact::tensors::Tensors;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
 pub use artifact::{DESCRIPTION_FILE, LoadedTarget, TargetDescription, WEIGHTS_FILE};
+pub use induction_head::{InductionHead, InductionHeadConfig, StateTensor, TensorRole};
+pub use layer::{Embedding, Layer, LayerKind};
 pub use resid_mlp::{Activation, EMBEDDING, ResidMlp, ResidMlpConfig, UNEMBEDDING};
 pub use tms::{Tms, TmsConfig};
 
@@ -25,16 +29,19 @@ pub use tms::{Tms, TmsConfig};
 pub enum TargetConfig {
     /// A toy model of superposition.
     Tms(TmsConfig),
+    /// A transformer with induction heads.
+    InductionHead(InductionHeadConfig),
     /// A residual MLP.
     ResidMlp(ResidMlpConfig),
 }
 
 impl TargetConfig {
-    /// Returns how many features go in.
+    /// Returns how many features a position of the input has; a token is one.
     #[must_use]
     pub fn n_features(&self) -> usize {
         match self {
             Self::Tms(config) => config.n_features,
+            Self::InductionHead(_) => 1,
             Self::ResidMlp(config) => config.n_features,
         }
     }
@@ -44,6 +51,9 @@ impl TargetConfig {
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Tms(config) => config.tensors(),
+            Self::InductionHead(config) => {
+                config.tensors().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect()
+            }
             Self::ResidMlp(config) => config.tensors(),
         }
     }
@@ -55,6 +65,7 @@ impl TargetConfig {
     pub fn load<D: Backend>(&self, device: &D, state: &Tensors) -> Result<Box<dyn TargetModel<D>>, StageError> {
         match self {
             Self::Tms(config) => Ok(Box::new(Tms::load(config.clone(), device, state)?)),
+            Self::InductionHead(config) => Ok(Box::new(InductionHead::load(config.clone(), device, state)?)),
             Self::ResidMlp(config) => Ok(Box::new(ResidMlp::load(config.clone(), device, state)?)),
         }
     }
@@ -125,7 +136,7 @@ pub struct Module<D: Backend> {
     /// Its dotted path: `layers.0.mlp_in`.
     pub name: String,
     /// The layer.
-    pub layer: Linear<D>,
+    pub layer: Layer<D>,
 }
 
 /// Stands in for the modules while a model runs: called with a module's index and its input.
@@ -139,7 +150,7 @@ pub trait TargetModel<D: Backend> {
     /// Returns all module names in registration order, containers too, as patterns are matched against them.
     fn names(&self) -> Vec<String>;
 
-    /// Returns the output for `input` `(features, R)`, asking `run` for each module's output.
+    /// Returns the output for `input` `(features, R)`, or `(1, R)` of tokens, asking `run` for each module's output.
     ///
     /// # Errors
     /// Those of `run` and of the device.

@@ -120,7 +120,7 @@ impl<D: Backend> ResidMlp<D> {
         while let Some((name, weight)) = values.next() {
             let name = name.trim_end_matches(".weight").to_owned();
             let bias = values.next_if(|(name, _)| name.ends_with(".bias")).map(|(_, bias)| bias);
-            modules.push(Module { name, layer: Linear { weight, bias } });
+            modules.push(Module { name, layer: Linear { weight, bias }.into() });
         }
         Self { config, embedding, unembedding, modules }
     }

@@ -2,10 +2,12 @@
 //!
 //! `run.rs` is the training itself, whatever is trained; each kind gives it a loss and initial weights.
 
+mod induction_head;
 mod initial;
 mod resid_mlp;
 mod run;
 mod tms;
 
+pub use induction_head::TrainInductionHead;
 pub use resid_mlp::TrainResidMlp;
 pub use tms::TrainTms;

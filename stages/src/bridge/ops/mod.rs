@@ -4,6 +4,7 @@ mod elementwise;
 mod loss;
 mod network;
 mod product;
+mod sequence;
 mod site;
 
 pub use site::{MaskInput, MaskSource, SiteInputs};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::models::LayerKind;
 
 /// Which network computes the causal importances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +77,17 @@ impl CausalImportance {
         }
         let needs_hidden = !matches!(self, Self::SharedMlp(_));
         (needs_hidden && self.hidden().is_empty()).then(|| "needs at least one hidden layer, found none".to_owned())
+    }
+
+    /// Returns why the networks cannot read what these sites read, if so: an embedding reads tokens, not vectors.
+    pub fn unfit<'a>(&self, mut sites: impl Iterator<Item = (&'a str, LayerKind)>) -> Option<String> {
+        let found = match self {
+            Self::Mlp(_) => return None,
+            Self::VectorMlp(_) => "vector_mlp",
+            Self::SharedMlp(_) => "shared_mlp",
+        };
+        let (site, _) = sites.find(|(_, kind)| *kind == LayerKind::Embedding)?;
+        Some(format!("site `{site}` is an embedding, which reads tokens: expected `mlp`, found `{found}`"))
     }
 
     /// Returns the tensors of the network of a site, in the order of the state dict.

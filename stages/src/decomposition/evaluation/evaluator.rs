@@ -15,7 +15,7 @@ use super::findings::Findings;
 use super::scene::{END_OF_BATCHES, EvaluationSource, Scene, measure};
 use super::{CiL0, IdentityCiError, MetricConfig};
 use crate::bridge::Backend;
-use crate::data::{Batch, SparseFeatures};
+use crate::data::{Batch, InputDistribution};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::solution::{DensePattern, IdentityPattern};
@@ -25,7 +25,7 @@ pub struct Evaluator {
     /// All losses, those of the training first, each class once.
     losses: Vec<LossConfig>,
     metrics: Vec<MetricConfig>,
-    data: SparseFeatures,
+    data: InputDistribution,
     identity: Vec<IdentityPattern>,
     dense: Vec<DensePattern>,
     compact: bool,
@@ -56,7 +56,7 @@ pub struct Moment {
 impl Evaluator {
     /// Returns the evaluator for a run with these parameters; `compact` says whether all-zero rows may be counted.
     #[must_use]
-    pub fn new(params: &DecomposeParams, data: &SparseFeatures, settings: StepSettings, compact: bool) -> Self {
+    pub fn new(params: &DecomposeParams, data: &InputDistribution, settings: StepSettings, compact: bool) -> Self {
         let evaluation = &params.evaluation;
         let mut losses = params.losses.clone();
         for loss in &evaluation.losses {

@@ -15,7 +15,7 @@ use super::loss_value::LossValue;
 use super::{Measurement, MetricConfig};
 use crate::artifact::ci_table::SiteCi;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
-use crate::data::{Batch, SparseFeatures};
+use crate::data::{Batch, InputDistribution};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::solution::{DensePattern, IdentityPattern};
@@ -29,7 +29,7 @@ pub struct Scene<'a, D: Backend> {
     /// Its parameters as they are.
     pub parameters: &'a Parameters<D>,
     /// The distribution of inputs.
-    pub data: &'a SparseFeatures,
+    pub data: &'a InputDistribution,
     /// Settings of the steps on the batches.
     pub settings: StepSettings,
     /// Sites of which each component should answer for one feature.
@@ -56,16 +56,22 @@ impl<D: Backend> Scene<'_, D> {
     /// Returns the causal importances of every site on one feature at a time; computed once for all metrics.
     ///
     /// # Errors
-    /// [`StageError::Failed`] if memory runs out.
+    /// [`StageError::Failed`] if memory runs out or the target has no features.
     pub fn probe(&self) -> Result<&[SiteCi], StageError> {
         if self.probed.get().is_none() {
-            let _ = self.probed.set(self.make_probe().map_err(Self::device_failed)?);
+            let n_features = self.data.n_features().ok_or_else(|| {
+                StageError::failed_with_hint(
+                    "the evaluation probes one feature at a time, but the target reads tokens",
+                    "leave out what needs features: `evaluation.identity`, `evaluation.dense`, and the metrics \
+                     `identity_ci_error`, `permuted_ci_plots` and `uv_plots`",
+                )
+            })?;
+            let _ = self.probed.set(self.make_probe(n_features).map_err(Self::device_failed)?);
         }
         Ok(self.probed.get().expect("set above"))
     }
 
-    fn make_probe(&self) -> DeviceResult<Vec<SiteCi>, D> {
-        let n_features = self.data.n_features;
+    fn make_probe(&self, n_features: usize) -> DeviceResult<Vec<SiteCi>, D> {
         let rows: Vec<u32> = (0..u32::try_from(n_features).expect("fewer than 2^32 features")).collect();
         let number = u32::try_from(self.number).expect("fewer than 2^32 evaluations");
         let graph = Graph::detached(self.device);

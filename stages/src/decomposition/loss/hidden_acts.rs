@@ -1,6 +1,6 @@
 //! Error of every site's input under random masks (spec section 5.3, StochasticHiddenActsReconLoss).
 //!
-//! The first sites read the same input in both passes; they add nothing to the sum but count in its denominator, as in
+//! Embeddings read tokens and are left out. The first sites read the same input in both passes; they add nothing to the sum but count in its denominator, as in
 //! the reference.
 
 use schemars::JsonSchema;
@@ -11,6 +11,7 @@ use super::super::step::Step;
 use super::reconstruction::stochastic_masks;
 use super::{Loss, LossFacts};
 use crate::bridge::{Backend, DeviceResult, Var};
+use crate::models::LayerKind;
 
 /// Error of every site's input under random masks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,10 @@ impl<D: Backend> Loss<D> for StochasticHiddenActsRecon {
             let pass = step.model.masked_pass(step.graph, step.leaves, &step.clean, &masks)?;
             for (s, masked) in pass.site_inputs.iter().enumerate() {
                 let masked = masked.as_ref().expect("every site is masked");
+                // An embedding reads tokens, which are the same in every pass and no activations.
+                if step.model.sites()[s].kind == LayerKind::Embedding {
+                    continue;
+                }
                 let clean = step.model.clean_input(&step.clean, s);
                 elements += clean.shape().0 * step.positions;
                 if !masked.is_same(clean) {

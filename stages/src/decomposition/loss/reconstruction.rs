@@ -3,7 +3,7 @@
 use super::super::draws::{DrawKey, Draws};
 use super::super::model::{ComponentMask, SiteMask};
 use super::super::routing::Routing;
-use super::super::step::Step;
+use super::super::step::{OutputLoss, Step};
 use crate::bridge::{Backend, DeviceResult, Var};
 
 /// How every site is masked in one pass; `None` leaves a site to the target.
@@ -15,12 +15,19 @@ pub(in crate::decomposition) fn output_error<D: Backend>(
     masks: &Masks<D>,
 ) -> DeviceResult<Var<D>, D> {
     let pass = step.model.masked_pass(step.graph, step.leaves, &step.clean, masks)?;
-    step.graph.squared_error(&pass.output, &step.clean.output)
+    match step.settings.output_loss {
+        OutputLoss::Mse => step.graph.squared_error(&pass.output, &step.clean.output),
+        OutputLoss::Kl => step.graph.kl_divergence(&pass.output, &step.clean.output),
+    }
 }
 
-/// Returns the mean over all output elements of the passes whose summed errors are given (spec section 5.0).
+/// Returns the mean of the passes whose summed errors are given: over all output elements for squared errors, over
+/// positions for divergences (spec section 5.0).
 pub(super) fn mean_output_error<D: Backend>(step: &Step<'_, D>, errors: Vec<Var<D>>) -> DeviceResult<Var<D>, D> {
-    let elements = step.positions * step.clean.output.shape().0;
+    let elements = match step.settings.output_loss {
+        OutputLoss::Mse => step.positions * step.clean.output.shape().0,
+        OutputLoss::Kl => step.positions,
+    };
     mean(step, errors, elements)
 }
 

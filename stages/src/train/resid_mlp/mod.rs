@@ -16,6 +16,7 @@ use super::run::{self, Place, Trained};
 use crate::artifact::tensors::Tensors;
 use crate::artifact::{json, tensors};
 use crate::bridge::Backend;
+use crate::data::InputDistribution;
 use crate::figure::resid_mlp::{FEATURES_SHOWN, neuron_contributions};
 use crate::models::{DESCRIPTION_FILE, EMBEDDING, TargetConfig, TargetDescription, UNEMBEDDING, WEIGHTS_FILE};
 use crate::solution::target_contributions;
@@ -82,7 +83,7 @@ fn train<D: Backend>(
     let description = TargetDescription {
         kind: TrainResidMlp::INFO.name.to_owned(),
         model: TargetConfig::ResidMlp(params.model()),
-        data: params.data(),
+        data: InputDistribution::SparseFeatures(params.data()),
         result: serde_json::json!({
             "loss": final_loss,
             "embedding": params.embedding,

@@ -16,6 +16,7 @@ use super::run::{self, Place, Trained};
 use crate::artifact::tensors::Tensors;
 use crate::artifact::{json, tensors};
 use crate::bridge::{Backend, Graph};
+use crate::data::InputDistribution;
 use crate::figure::tms::{cosine_similarity_distribution, feature_representation, polygon};
 use crate::matrix::Matrix;
 use crate::models::{DESCRIPTION_FILE, TargetConfig, TargetDescription, Tms, WEIGHTS_FILE, run_plain};
@@ -101,7 +102,7 @@ fn write<D: Backend>(
     let description = TargetDescription {
         kind: TrainTms::INFO.name.to_owned(),
         model: TargetConfig::Tms(params.model()),
-        data: params.data(),
+        data: InputDistribution::SparseFeatures(params.data()),
         result: serde_json::json!({
             "loss": best.final_loss,
             "restart": winner,
