@@ -60,7 +60,10 @@ impl<D: Backend> Measurement<D> for Measured {
                     matrix.with_columns(&self.orders.of(&ci.site, matrix)),
                 ))
             };
-            if let Some(figure) = importance_maps(title, column_rows(probed.iter().map(ordered).collect()), map) {
+            let grid = column_rows(probed.iter().map(ordered).collect());
+            if let Some(mut figure) = importance_maps(title, grid, map) {
+                // Letters run along the rows, sites down the columns.
+                figure.has_letters = false;
                 findings.figure(key, figure);
             }
         };
