@@ -196,12 +196,13 @@ fn graph_as_json() {
 #[test]
 fn kinds_lists_every_kind() {
     let expected = "\
-cluster.kmeans    groups components that matter on the same inputs, by k-means
-compare.geometry  for each live subcomponent the most similar one of another decomposition, by cosine
-decompose.spd     splits a target's matrices into rank-one components and learns which ones matter for each input
-plot              figures of decompositions, clusters and comparisons, as SVG and PNG
-train.resid_mlp   trains a residual MLP: a function of each sparse feature, computed by fewer neurons than features
-train.tms         trains a toy model of superposition: sparse features squeezed through a few dimensions
+cluster.kmeans        groups components that matter on the same inputs, by k-means
+compare.geometry      for each live subcomponent the most similar one of another decomposition, by cosine
+decompose.spd         splits a target's matrices into rank-one components and learns which ones matter for each input
+plot                  figures of decompositions, clusters and comparisons, as SVG and PNG
+train.induction_head  trains a small transformer to find a token that followed the last one before
+train.resid_mlp       trains a residual MLP: a function of each sparse feature, computed by fewer neurons than features
+train.tms             trains a toy model of superposition: sparse features squeezed through a few dimensions
 ";
     Bench::new().run(&["kinds"]).assert(0, expected, "");
 }

@@ -29,6 +29,7 @@ macro_rules! shipped {
 
 /// Every shipped pipeline, by name.
 pub(crate) const SHIPPED: &[Shipped] = shipped![
+    "ih",
     "paper/resid_mlp1",
     "paper/resid_mlp2",
     "paper/resid_mlp3",

@@ -6,6 +6,7 @@
 //! draws from a stream that training uses, so what is measured and how often cannot change what is learned.
 
 pub mod activity;
+mod ce_and_kl;
 mod ci_histograms;
 mod ci_l0;
 mod ci_mean_per_component;
@@ -14,10 +15,12 @@ mod evaluator;
 mod findings;
 mod identity_ci_error;
 mod loss_value;
+mod next_token;
 mod permuted_ci_plots;
 mod pgd_multi_batch;
 mod record;
 mod scene;
+mod subset_ce_and_kl;
 mod uv_plots;
 
 use schemars::JsonSchema;
@@ -28,6 +31,7 @@ use super::draws::Draws;
 use super::step::Step;
 use crate::bridge::{Backend, DeviceResult};
 
+pub use ce_and_kl::CeAndKl;
 pub use ci_histograms::CiHistograms;
 pub use ci_l0::CiL0;
 pub use ci_mean_per_component::CiMeanPerComponent;
@@ -38,13 +42,20 @@ pub use identity_ci_error::IdentityCiError;
 pub use permuted_ci_plots::PermutedCiPlots;
 pub use pgd_multi_batch::{AttackSource, MultiBatchAttack, PgdMultiBatchRecon, PgdMultiBatchReconSubset};
 pub use record::EvaluationRecords;
+pub(super) use scene::END_OF_BATCHES;
 pub use scene::{EvaluationSource, Scene, measure};
+pub use subset_ce_and_kl::StochasticReconSubsetCeAndKl;
 pub use uv_plots::UvPlots;
 
 /// The facts about a metric that do not depend on the device.
 pub trait MetricFacts {
     /// Whether it is measured on slow evaluations only.
     const IS_SLOW: bool;
+
+    /// Returns how many passes over batches of its own it makes in one evaluation; each needs a number of its own.
+    fn passes(&self) -> u64 {
+        0
+    }
 
     /// Returns what is wrong with its parameters; paths are relative to the metric.
     fn issues(&self) -> Vec<ParamIssue> {
@@ -90,6 +101,12 @@ macro_rules! metrics {
                 match self { $(Self::$kind(_) => <$kind as MetricFacts>::IS_SLOW,)+ }
             }
 
+            /// Returns how many passes over batches of its own it makes in one evaluation.
+            #[must_use]
+            pub fn passes(&self) -> u64 {
+                match self { $(Self::$kind(metric) => metric.passes(),)+ }
+            }
+
             /// Returns what is wrong with its parameters.
             #[must_use]
             pub fn issues(&self) -> Vec<ParamIssue> {
@@ -124,4 +141,8 @@ metrics! {
     PgdMultiBatchRecon,
     /// The same with a random subset of sites at each position.
     PgdMultiBatchReconSubset,
+    /// How well a masked model of tokens still predicts, under six kinds of masks.
+    CeAndKl,
+    /// The same with subsets of sites under stochastic masks, and the worst of them.
+    StochasticReconSubsetCeAndKl,
 }

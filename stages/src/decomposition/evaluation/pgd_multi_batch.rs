@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{ParamIssue, StageError};
 
 use super::super::draws::{DrawKey, Draws, StreamDraws};
-use super::super::loss::{PgdInit, Route, adversarial_masks, output_error, routing_issues};
+use super::super::loss::{PgdInit, Route, adversarial_masks, output_elements, output_error, routing_issues};
 use super::super::model::Leaves;
 use super::super::routing::Routing;
 use super::super::step::Step;
@@ -53,6 +53,10 @@ macro_rules! pgd_multi_batch {
 
         impl MetricFacts for $name {
             const IS_SLOW: bool = false;
+
+            fn passes(&self) -> u64 {
+                self.attack().passes()
+            }
 
             fn issues(&self) -> Vec<ParamIssue> {
                 self.attack().issues()
@@ -104,6 +108,11 @@ pub trait AttackSource<D: Backend> {
 }
 
 impl MultiBatchAttack {
+    /// Returns how many numbers the passes of an evaluation take, as [`Streams`] counts them.
+    fn passes(&self) -> u64 {
+        (self.n_steps as u64).saturating_add(1).saturating_mul(self.batches as u64).saturating_mul(2)
+    }
+
     fn issues(&self) -> Vec<ParamIssue> {
         let mut issues = self.routing.map(routing_issues).unwrap_or_default();
         if !(self.step_size >= 0.0 && self.step_size.is_finite()) {
@@ -201,7 +210,7 @@ impl MultiBatchAttack {
         };
         let sources: Vec<Option<Var<D>>> = sources.iter().cloned().map(Some).collect();
         let error = output_error(&step, &adversarial_masks(&step, &sources, &routes)?)?;
-        Ok((error, step.positions * step.clean.output.shape().0))
+        Ok((error, output_elements(&step)))
     }
 }
 

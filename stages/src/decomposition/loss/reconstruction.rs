@@ -24,11 +24,15 @@ pub(in crate::decomposition) fn output_error<D: Backend>(
 /// Returns the mean of the passes whose summed errors are given: over all output elements for squared errors, over
 /// positions for divergences (spec section 5.0).
 pub(super) fn mean_output_error<D: Backend>(step: &Step<'_, D>, errors: Vec<Var<D>>) -> DeviceResult<Var<D>, D> {
-    let elements = match step.settings.output_loss {
+    mean(step, errors, output_elements(step))
+}
+
+/// Returns how many elements the error of one pass is a sum over.
+pub(in crate::decomposition) fn output_elements<D: Backend>(step: &Step<'_, D>) -> usize {
+    match step.settings.output_loss {
         OutputLoss::Mse => step.positions * step.clean.output.shape().0,
         OutputLoss::Kl => step.positions,
-    };
-    mean(step, errors, elements)
+    }
 }
 
 /// Returns the sum of `errors` over `elements` elements each.
@@ -70,7 +74,7 @@ pub(super) fn importance_masks<D: Backend>(step: &Step<'_, D>) -> Masks<D> {
 }
 
 /// Returns one draw of stochastic masks `g + (1 − g) r` for every site (spec section 4).
-pub(super) fn stochastic_masks<D: Backend>(
+pub(in crate::decomposition) fn stochastic_masks<D: Backend>(
     step: &Step<'_, D>,
     key: DrawKey<'_>,
     draws: &mut dyn Draws<D>,
