@@ -9,7 +9,8 @@
 //! Weights keep the layout in which they are saved.
 //!
 //! **Determinism.** Sums run in a fixed order: sixteen lanes over the batch, then a fixed tree (`lanes`). Work is
-//! split among threads by output, never by summand, so results do not depend on the number of threads. They may
+//! split among threads by output, never by summand, or into tiles of rows whose width depends on the shape alone and
+//! whose sums are added in order (`masked_site`), so results do not depend on the number of threads. They may
 //! depend on the processor's feature level ([`simd::Level`]), because fused multiply-adds round once.
 //!
 //! **Gradients** are accumulated (`+=`) into the slices given; `None` means nobody needs that gradient.
