@@ -33,6 +33,7 @@ impl<D: Backend> Graph<D> {
         let shape = q.shape();
         let layout = attention_shape(shape, heads, length);
         assert_eq!((k.shape(), v.shape()), (shape, shape), "queries, keys and values");
+        let (q, k, v) = (&self.operand(q)?, &self.operand(k)?, &self.operand(v)?);
         let views = [q, k, v].map(|value| value.view().clone());
         let out = self.device().attention(views.each_ref(), layout, shape)?;
         self.push(out, &[q, k, v], move |device, grad_out, grads| {
@@ -72,6 +73,7 @@ impl<D: Backend> Graph<D> {
     pub fn kl_divergence(&self, prediction: &Var<D>, target: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(prediction.shape(), target.shape(), "prediction and target");
         let rows = prediction.shape().1;
+        let (prediction, target) = (&self.operand(prediction)?, &self.operand(target)?);
         let (out, normalisers) = self.device().kl_divergence(prediction.view(), target.view(), rows)?;
         let (p, t) = (prediction.view().clone(), target.view().clone());
         self.push(out, &[prediction], move |device, grad_out, grads| {
