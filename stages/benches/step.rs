@@ -74,13 +74,13 @@ fn resid_mlp(
             in_bias: false,
             out_bias: false,
         }),
-        data: SparseFeatures {
+        data: InputDistribution::SparseFeatures(SparseFeatures {
             n_features: 100,
             feature_probability: 0.01,
             generation: Generation::AtLeastZeroActive,
             value_range: (-1.0, 1.0),
             synced_inputs: Vec::new(),
-        },
+        }),
         params: serde_json::json!({
             "steps": 1_000_000, "batch_size": 2048, "lr": { "start": 1e-3 },
             "sites": [{ "pattern": "layers.*.mlp_in", "C": components }, { "pattern": "layers.*.mlp_out", "C": components }],
