@@ -125,7 +125,6 @@ save_every = 500
 every = 250
 slow_every = 750
 batches = 2
-identity = [{ pattern = \"linear*\", n_features = 5 }]
 metrics = [\"ci_l0\", { kind = \"ci_histograms\", n_batches_accum = 1 }, \"permuted_ci_plots\", \"uv_plots\"]
 ";
 

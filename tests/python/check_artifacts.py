@@ -63,7 +63,7 @@ def read_table(path, columns):
 METRIC_COLUMNS = [("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())]
 
 
-def target_shapes(config):
+def tms_shapes(config):
     """The state dict of a toy model of superposition."""
     features, hidden = config["n_features"], config["n_hidden"]
     shapes = {"linear1.weight": (hidden, features), "linear2.weight": (features, hidden), "linear2.bias": (features,)}
@@ -71,12 +71,33 @@ def target_shapes(config):
     return shapes
 
 
+def resid_mlp_shapes(config):
+    """The state dict of a residual MLP."""
+    features, embed, mlp = config["n_features"], config["d_embed"], config["d_mlp"]
+    shapes = {"W_E": (features, embed), "W_U": (embed, features)}
+    for i in range(config["n_layers"]):
+        for name, d_out, d_in, bias in [("mlp_in", mlp, embed, "in_bias"), ("mlp_out", embed, mlp, "out_bias")]:
+            shapes[f"layers.{i}.{name}.weight"] = (d_out, d_in)
+            if config[bias]:
+                shapes[f"layers.{i}.{name}.bias"] = (d_out,)
+    return shapes
+
+
+def target_shapes(model):
+    """The state dict of a target model."""
+    return {"tms": tms_shapes, "resid_mlp": resid_mlp_shapes}[model["kind"]](model["config"])
+
+
 def check_target(folder):
     description = read_json(folder / "target.json")
-    config = description["model"]["config"]
-    tensors = read_tensors(folder / "target.safetensors", target_shapes(config))
-    if config["tied_weights"]:
+    model = description["model"]
+    tensors = read_tensors(folder / "target.safetensors", target_shapes(model))
+    if model["config"].get("tied_weights"):
         expect((tensors["linear2.weight"] == tensors["linear1.weight"].T).all(), "tied weights differ")
+    if model["kind"] == "resid_mlp":
+        coefficients = read_json(folder / "label_coeffs.json")
+        expect(coefficients == description["result"]["label_coeffs"], "label_coeffs.json differs from target.json")
+        expect(len(coefficients) == model["config"]["n_features"], "a coefficient for each feature")
     metrics = read_table(folder / "metrics.parquet", METRIC_COLUMNS)
     expect("train/loss" in metrics["name"], "metrics.parquet has no `train/loss`")
     return f"{len(tensors)} tensors, loss {description['result']['loss']:.6f}"
@@ -113,10 +134,10 @@ def importance_logits(kind, network, x, v):
 
 def check_decomposition(folder, faithful_within):
     description = read_json(folder / "decomposition.json")
-    params, config = description["params"], description["target"]["config"]
+    params, target, config = description["params"], description["target"], description["target"]["config"]
     network_config = params["causal_importance"]
     kind = network_config["kind"]
-    shapes = {f"target_model.{name}": shape for name, shape in target_shapes(config).items()}
+    shapes = {f"target_model.{name}": shape for name, shape in target_shapes(target).items()}
     for site in description["sites"]:
         key, c = site["name"].replace(".", "-"), site["C"]
         shapes[f"_components.{key}.V"] = (site["d_in"], c)
@@ -146,7 +167,7 @@ def check_decomposition(folder, faithful_within):
         expect(abs(squares / entries - recorded) <= 1e-3 * recorded + 1e-9,
                f"faithfulness is {squares / entries}, recorded {recorded}")
     names = [site["name"] for site in description["sites"]]
-    if config["tied_weights"] and params["tie_components"] and {"linear1", "linear2"} <= set(names):
+    if config.get("tied_weights") and params["tie_components"] and {"linear1", "linear2"} <= set(names):
         for first, second in [("V", "U"), ("U", "V")]:
             same = tensors[f"_components.linear1.{first}"] == tensors[f"_components.linear2.{second}"].T
             expect(same.all(), "tied components differ")
@@ -169,15 +190,17 @@ def check_decomposition(folder, faithful_within):
         expect(ci["component"][at:end] == list(range(site["C"])) * features, "ci.parquet: components")
         logits = np.array(ci["pre_sigmoid"][at:end]).reshape(features, site["C"])
         lower = np.array(ci["lower"][at:end]).reshape(features, site["C"])
-        if site["name"] == "linear1":
-            # The first site reads the probe itself.
-            network = {name: exact[f"_ci_fns.linear1.{name}"]
+        if site["name"] in ["linear1", "layers.0.mlp_in"]:
+            # The first site reads the probe itself, or its embedding.
+            key = site["name"].replace(".", "-")
+            read = exact["target_model.W_E"] if target["kind"] == "resid_mlp" else np.eye(features)
+            network = {name: exact[f"_ci_fns.{key}.{name}"]
                        for name in network_shapes(kind, network_config["hidden"], site["d_in"], site["C"])}
-            v = exact["_components.linear1.V"]
-            ours = importance_logits(kind, network, PROBE_INPUT * np.eye(features), v)
+            v = exact[f"_components.{key}.V"]
+            ours = importance_logits(kind, network, PROBE_INPUT * read, v)
             worst = np.abs(ours - logits).max()
             # f32 sums of a few dozen terms of size 1 to 10, and a GELU good to 2e-7.
-            expect(worst <= 1e-4, f"ci.parquet: the network of `linear1` gives other logits, by up to {worst}")
+            expect(worst <= 1e-4, f"ci.parquet: the network of `{site['name']}` gives other logits, by up to {worst}")
         if params["sigmoid"] == "leaky_hard":
             expect(np.abs(lower - np.clip(logits, 0, 1)).max() <= 1e-6, "ci.parquet: `lower` is not the clamped logit")
         at = end
@@ -229,8 +252,8 @@ def check(folder, arguments):
     kind = manifest["kind"]
     if kind == "decompose.spd":
         return kind, check_decomposition(folder, arguments.faithful_within)
-    known = {"train.tms": check_target, "cluster.kmeans": check_clusters, "compare.geometry": check_comparison,
-             "plot": check_figures}
+    known = {"train.tms": check_target, "train.resid_mlp": check_target, "cluster.kmeans": check_clusters,
+             "compare.geometry": check_comparison, "plot": check_figures}
     expect(kind in known, f"no check for artifacts of `{kind}`")
     return kind, known[kind](folder)
 

@@ -71,7 +71,7 @@ fn check(case: &Case, recorded: &Value) {
         let layer = match (name, recorded["kind"].as_str().expect("a kind")) {
             ("a", "embedding") => Layer::Embedding(Embedding { table: weight }),
             ("a", "conv1d") => Linear::from_conv1d(&plain, &weight, bias).expect("enough memory").into(),
-            _ => Linear { weight, bias }.into(),
+            _ => Linear::new(weight, bias).into(),
         };
         Module { name: name.to_owned(), layer }
     };

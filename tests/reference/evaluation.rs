@@ -110,12 +110,24 @@ fn recipe(recorded: &Value, ci_fn_type: &str) -> Option<Recipe> {
     Recipe::read(&json, &settings)
 }
 
+/// Returns the kind of network whose first weights these are: `[C, inputs, outputs]`, or `[inputs, outputs]` if shared.
+fn network(case: &Case, first_weight: &str) -> &'static str {
+    match case.shape(first_weight) {
+        [_, _] => "shared_mlp",
+        [_, 1, _] => "mlp",
+        _ => "vector_mlp",
+    }
+}
+
 #[test]
 fn reference_one_hot_probe_of_models() {
     for case in cases("07c_") {
         for recorded in case.json["cases"].as_array().expect("cases") {
             let id = recorded["id"].as_str().expect("an id");
-            let Some(recipe) = recipe(recorded, "mlp") else { continue };
+            let first = case.names(&format!("{id}/model/_ci_fns."));
+            let kind =
+                first.iter().find(|name| name.ends_with(".layers.0.W")).map_or("mlp", |name| network(&case, name));
+            let Some(recipe) = recipe(recorded, kind) else { continue };
             let names = case.names(&format!("{id}/lower_leaky/"));
             if names.iter().any(|name| case.shape(name).len() != 2) {
                 // Inputs with positions, which our models of vectors do not have.
@@ -408,9 +420,14 @@ fn reference_activation_densities_of_models() {
     }
 }
 
-/// The case says nothing about its models but their tensors: a toy model of superposition with private networks.
+/// The case says nothing about its models but their tensors: a toy model of superposition with one hidden layer in its
+/// networks.
 fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
     let current = format!("{id}/current/");
+    if !case.has(&format!("{current}target_model.linear1.weight")) {
+        println!("skipped: {} {id}: not a toy model of superposition", case.name);
+        return;
+    }
     let shape = |name: &str| case.shape(&format!("{current}{name}")).to_vec();
     let components: serde_json::Map<String, Value> = case
         .names(&format!("{current}_components."))
@@ -420,7 +437,7 @@ fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
             Some((site, case.shape(name)[1].into()))
         })
         .collect();
-    let network = shape("_ci_fns.linear1.layers.0.W");
+    let weights = shape("_ci_fns.linear1.layers.0.W");
     let hidden_layers = case.names(&format!("{current}target_model.hidden_layers.")).len();
     let weight = shape("target_model.linear1.weight");
     let json = serde_json::json!({
@@ -429,9 +446,10 @@ fn check_densities(case: &Case, recorded: &Value, id: &str, batches: usize) {
             "config": { "n_features": weight[1], "n_hidden": weight[0], "n_hidden_layers": hidden_layers },
         },
         "module_to_c": components,
-        "ci_fn_hidden_dims": [network[2]],
+        "ci_fn_hidden_dims": weights.last().into_iter().collect::<Vec<_>>(),
     });
-    let recipe = recipe(&json, if network[1] == 1 { "mlp" } else { "vector_mlp" }).expect("a toy model");
+    let kind = network(case, &format!("{current}_ci_fns.linear1.layers.0.W"));
+    let recipe = recipe(&json, kind).expect("a toy model");
     let (model, mut parameters) = recipe.build(&state(case, &format!("{current}target_model.")), false);
     parameters.load(&state(case, &current)).expect("recorded parameters");
     let (device, data) = (Cpu::default(), any_data(weight[1]));

@@ -32,6 +32,7 @@ pub mod memory;
 mod parallel;
 pub mod philox;
 pub mod relu;
+pub mod rows;
 pub mod sequence;
 pub mod sigmoid;
 pub mod simd;

@@ -162,6 +162,44 @@ pub trait Kernels: Buffers {
         grad_x: Option<&mut GradientBuffer<Self>>,
     ) -> DeviceResult<(), Self>;
 
+    /// `A Bᵀ` of `a` `(m, d)` and `b` `(n, d)`.
+    fn product_of_rows(
+        &self,
+        a: &Self::View,
+        b: &Self::View,
+        d: usize,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::product_of_rows`].
+    fn product_of_rows_backward(
+        &self,
+        a: &Self::View,
+        b: &Self::View,
+        d: usize,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_a: Option<&mut GradientBuffer<Self>>,
+        grad_b: Option<&mut GradientBuffer<Self>>,
+    ) -> DeviceResult<(), Self>;
+
+    /// `x ⊙ s` with a factor for each row.
+    fn scale_rows(
+        &self,
+        x: &Self::View,
+        factors: &Self::View,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::scale_rows`].
+    fn scale_rows_backward(
+        &self,
+        x: &Self::View,
+        factors: &Self::View,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: Option<&mut GradientBuffer<Self>>,
+        grad_factors: Option<&mut GradientBuffer<Self>>,
+    ) -> DeviceResult<(), Self>;
+
     /// Adds `bias [m]` to every row.
     fn add_bias(&self, x: &Self::View, bias: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
     /// Gradients of [`Kernels::add_bias`].
@@ -302,6 +340,17 @@ pub trait Kernels: Buffers {
     fn masked_site(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
     /// Gradients of [`Kernels::masked_site`].
     fn masked_site_backward(
+        &self,
+        inputs: &SiteViews<Self>,
+        grad_out: &GradientBuffer<Self>,
+        grads: SiteGradients<'_, Self>,
+    ) -> DeviceResult<(), Self>;
+
+    /// What [`Kernels::masked_site`] multiplies by U, `a ⊙ (m − d)`, zero in rows routed to the target; U, `Wx` and the
+    /// bias are not read.
+    fn masked_activations(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`Kernels::masked_activations`].
+    fn masked_activations_backward(
         &self,
         inputs: &SiteViews<Self>,
         grad_out: &GradientBuffer<Self>,

@@ -9,7 +9,7 @@ use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask, Source};
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, squared_error};
+use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error};
 
 use super::backend::{
     Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
@@ -58,6 +58,57 @@ impl Kernels for Cpu {
             let multiply = if transposed { linear::apply } else { linear::apply_transposed };
             multiply(w, grad_out, grad_x, n, m, rows);
         }
+        Ok(())
+    }
+
+    fn product_of_rows(
+        &self,
+        a: &Self::View,
+        b: &Self::View,
+        d: usize,
+        (m, n): (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        summed((m, n), |out| linear::outer(a, b, out, m, n, d))
+    }
+
+    fn product_of_rows_backward(
+        &self,
+        a: &Self::View,
+        b: &Self::View,
+        d: usize,
+        (m, n): (usize, usize),
+        grad_out: &Grad,
+        grad_a: Option<&mut Grad>,
+        grad_b: Option<&mut Grad>,
+    ) -> DeviceResult<(), Self> {
+        if let Some(grad_a) = grad_a {
+            linear::apply(grad_out, b, grad_a, m, n, d);
+        }
+        if let Some(grad_b) = grad_b {
+            linear::apply_transposed(grad_out, a, grad_b, n, m, d);
+        }
+        Ok(())
+    }
+
+    fn scale_rows(
+        &self,
+        x: &Self::View,
+        factors: &Self::View,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        written(shape, |out| rows::scale(x, factors, out))
+    }
+
+    fn scale_rows_backward(
+        &self,
+        x: &Self::View,
+        factors: &Self::View,
+        _: (usize, usize),
+        grad_out: &Grad,
+        grad_x: Option<&mut Grad>,
+        grad_factors: Option<&mut Grad>,
+    ) -> DeviceResult<(), Self> {
+        rows::scale_backward(x, factors, grad_out, grad_x.map(|g| &mut g[..]), grad_factors.map(|g| &mut g[..]));
         Ok(())
     }
 
@@ -273,16 +324,21 @@ impl Kernels for Cpu {
         grad_out: &Grad,
         grads: SiteGradients<'_, Self>,
     ) -> DeviceResult<(), Self> {
-        let grads = Gradients {
-            activations: grads.activations.map(|g| &mut g[..]),
-            mask: grads.mask.map(|g| &mut g[..]),
-            importance: grads.importance.map(|g| &mut g[..]),
-            source: grads.source.map(|g| &mut g[..]),
-            u: grads.u.map(|g| &mut g[..]),
-            frozen: grads.frozen.map(|g| &mut g[..]),
-            delta_mask: grads.delta_mask.map(|g| &mut g[..]),
-        };
-        masked_site::backward(site(inputs), grad_out, grads);
+        masked_site::backward(site(inputs), grad_out, site_gradients(grads));
+        Ok(())
+    }
+
+    fn masked_activations(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        written(shape, |out| masked_site::masked_activations(site(inputs), out))
+    }
+
+    fn masked_activations_backward(
+        &self,
+        inputs: &SiteViews<Self>,
+        grad_out: &Grad,
+        grads: SiteGradients<'_, Self>,
+    ) -> DeviceResult<(), Self> {
+        masked_site::masked_activations_backward(site(inputs), grad_out, site_gradients(grads));
         Ok(())
     }
 
@@ -461,6 +517,18 @@ fn weights_of<'a>(
 fn group_input(x: &[f32], layout: GroupedShape, c: usize) -> &[f32] {
     let size = layout.inputs * layout.rows;
     if layout.shared { x } else { &x[c * size..(c + 1) * size] }
+}
+
+fn site_gradients<'a>(grads: SiteGradients<'a, Cpu>) -> Gradients<'a> {
+    Gradients {
+        activations: grads.activations.map(|g| &mut g[..]),
+        mask: grads.mask.map(|g| &mut g[..]),
+        importance: grads.importance.map(|g| &mut g[..]),
+        source: grads.source.map(|g| &mut g[..]),
+        u: grads.u.map(|g| &mut g[..]),
+        frozen: grads.frozen.map(|g| &mut g[..]),
+        delta_mask: grads.delta_mask.map(|g| &mut g[..]),
+    }
 }
 
 fn site(inputs: &SiteViews<Cpu>) -> Inputs<'_> {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Array, Backend, GradientBuffer};
+use super::factored::{Factored, Memo};
 use super::slot::{Identity, Slot};
 
 /// A result whose error is the device's.
@@ -17,10 +18,11 @@ pub type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
 /// A matrix that the step computes with. Cloning is cheap and keeps the identity.
 pub struct Var<D: Backend>(Rc<Node<D>>);
 
-struct Node<D: Backend> {
-    array: Array<D>,
-    /// Absent where no gradient flows.
-    identity: Option<Identity<D>>,
+enum Node<D: Backend> {
+    /// A matrix, and its identity on the tape where a gradient flows.
+    Dense(Array<D>, Option<Identity<D>>),
+    /// A sum of products that nobody has multiplied out yet.
+    Factored(Factored<D>),
 }
 
 impl<D: Backend> Clone for Var<D> {
@@ -31,42 +33,76 @@ impl<D: Backend> Clone for Var<D> {
 
 impl<D: Backend> Var<D> {
     fn constant(array: Array<D>) -> Self {
-        Self(Rc::new(Node { array, identity: None }))
+        Self(Rc::new(Node::Dense(array, None)))
+    }
+
+    pub(super) fn factored(factored: Factored<D>) -> Self {
+        Self(Rc::new(Node::Factored(factored)))
+    }
+
+    /// Returns the sum of products it is, unless it is a matrix.
+    pub(super) fn factors(&self) -> Option<&Factored<D>> {
+        match &*self.0 {
+            Node::Dense(..) => None,
+            Node::Factored(factored) => Some(factored),
+        }
     }
 
     fn traced(device: &D, array: Array<D>) -> DeviceResult<Self, D> {
         let identity = Some(device.try_zeros()?);
-        Ok(Self(Rc::new(Node { array, identity })))
+        Ok(Self(Rc::new(Node::Dense(array, identity))))
+    }
+
+    fn identity(&self) -> Option<&Identity<D>> {
+        match &*self.0 {
+            Node::Dense(_, identity) => identity.as_ref(),
+            Node::Factored(_) => None,
+        }
     }
 
     fn slot(&self, device: &D) -> Option<Slot<D>> {
         let (features, rows) = self.shape();
-        self.0.identity.as_ref().map(|identity| Slot::new(device, identity, features * rows))
+        self.identity().map(|identity| Slot::new(device, identity, features * rows))
     }
 
     /// Returns `(features, rows)`.
     pub fn shape(&self) -> (usize, usize) {
-        self.0.array.shape
+        match &*self.0 {
+            Node::Dense(array, _) => array.shape,
+            Node::Factored(factored) => factored.shape(),
+        }
     }
 
     /// Returns read access to the data.
     pub fn view(&self) -> &D::View {
-        &self.0.array.data
+        &self.array().data
     }
 
-    /// Returns the matrix.
+    /// Returns the matrix; a sum of products is multiplied out, without a history.
     pub fn array(&self) -> &Array<D> {
-        &self.0.array
+        match &*self.0 {
+            Node::Dense(array, _) => array,
+            Node::Factored(factored) => factored.array(),
+        }
     }
 
     /// Returns whether a gradient flows into this value.
     pub fn is_traced(&self) -> bool {
-        self.0.identity.is_some()
+        match &*self.0 {
+            Node::Dense(_, identity) => identity.is_some(),
+            Node::Factored(factored) => factored.is_traced(),
+        }
     }
 
-    /// Returns whether both are the same value, not merely equal.
+    /// Returns whether both are the same value, not merely equal: one node, or products of the same ones.
     pub fn is_same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
+            || self.factors().zip(other.factors()).is_some_and(|(factors, others)| factors.is_same(others))
+    }
+
+    /// Returns a number that no other value has while this one lives.
+    pub(super) fn address(&self) -> usize {
+        Rc::as_ptr(&self.0).cast::<()>() as usize
     }
 
     /// Returns the data, row-major.
@@ -97,17 +133,23 @@ pub struct Graph<D: Backend> {
     device: D,
     tape: Option<RefCell<OwnedTape<f32, D>>>,
     precision: Precision,
+    pub(super) memo: RefCell<Memo<D>>,
 }
 
 impl<D: Backend> Graph<D> {
     /// Returns a graph that records how values were made, for [`Graph::backward`].
     pub fn recording(device: &D) -> Self {
-        Self { device: device.clone(), tape: Some(RefCell::default()), precision: Precision::F32 }
+        Self {
+            device: device.clone(),
+            tape: Some(RefCell::default()),
+            precision: Precision::F32,
+            memo: RefCell::default(),
+        }
     }
 
     /// Returns a graph that only computes.
     pub fn detached(device: &D) -> Self {
-        Self { device: device.clone(), tape: None, precision: Precision::F32 }
+        Self { device: device.clone(), tape: None, precision: Precision::F32, memo: RefCell::default() }
     }
 
     /// Returns the graph computing with this precision; it is f32 otherwise.
@@ -146,7 +188,13 @@ impl<D: Backend> Graph<D> {
 
     /// Returns the same value cut from its history.
     pub fn detach(&self, value: &Var<D>) -> Var<D> {
-        if value.is_traced() { Var::constant(value.0.array.clone()) } else { value.clone() }
+        if !value.is_traced() {
+            return value.clone();
+        }
+        match value.factors() {
+            None => Var::constant(value.array().clone()),
+            Some(factors) => Var::factored(factors.map(|factor| self.detach(factor))),
+        }
     }
 
     /// Records one operation: `array` was made from `inputs`.
@@ -162,6 +210,7 @@ impl<D: Backend> Graph<D> {
             return Ok(Var::constant(array));
         };
         for (position, input) in inputs.iter().enumerate() {
+            assert!(input.factors().is_none() || !input.is_traced(), "an operation multiplies its inputs out first");
             let again = inputs[..position].iter().any(|other| input.is_traced() && other.is_same(input));
             assert!(!again, "an operation takes the same traced value twice");
         }
@@ -196,7 +245,7 @@ impl<D: Backend> Graph<D> {
     pub fn backward(&self, loss: &Var<D>) -> DeviceResult<Gradients<f32, D>, D> {
         let tape = self.tape.as_ref().expect("only a recording graph can be differentiated").take();
         assert_eq!(loss.shape(), (1, 1), "only a scalar can be differentiated");
-        match &loss.0.identity {
+        match loss.identity() {
             // dfdx sets the gradient of its scalar to one, which is the loss's own.
             Some(identity) => identity.clone().put_tape(tape).try_backward(),
             None => Ok(Gradients::leaky()),

@@ -10,6 +10,7 @@
 //!   them).
 //! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
+//! * `factored.rs`: values that are sums of products, multiplied out only when they must be.
 //! * `slot.rs`: where a value's gradient is kept; `pool.rs`: memory that is used again.
 //! * `ops/`: the operations as methods of [`Graph`].
 
@@ -17,6 +18,7 @@ mod backend;
 mod cpu;
 mod cpu_memory;
 mod cpu_sequence;
+mod factored;
 mod graph;
 mod ops;
 mod pool;

@@ -6,7 +6,7 @@ use spdflow_engine::kind::ParamIssue;
 
 use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
 use super::draws::Sampling;
-use super::evaluation::MetricConfig;
+use super::evaluation::{END_OF_BATCHES, MetricConfig};
 use super::loss::LossConfig;
 use super::site::SitePattern;
 use super::step::OutputLoss;
@@ -283,6 +283,22 @@ impl DecomposeParams {
             }
         }
         let every = self.evaluation.every.max(1);
+        // Batches and passes are numbered through all evaluations, and numbers name draws.
+        let evaluations = self.steps.div_ceil(every).saturating_add(1);
+        let mut numbered = |path: String, what: &str, each: u64| {
+            let all = evaluations.saturating_mul(each);
+            if all >= u64::from(END_OF_BATCHES) {
+                let message = format!(
+                    "gives {all} {what} in {evaluations} evaluations, expected fewer than {END_OF_BATCHES}; evaluate less \
+                     often (`evaluation.every`)"
+                );
+                issues.push(ParamIssue::new(path, message));
+            }
+        };
+        numbered("evaluation.batches".to_owned(), "batches", self.evaluation.batches as u64);
+        for (i, metric) in self.evaluation.metrics.iter().enumerate() {
+            numbered(format!("evaluation.metrics[{i}]"), "passes", metric.passes());
+        }
         if let Some(slow) = self.evaluation.slow_every.filter(|slow| slow % every != 0) {
             let message = format!("must be a multiple of `evaluation.every`, which is {every}, found {slow}");
             issues.push(ParamIssue::new("evaluation.slow_every", message));
@@ -308,5 +324,49 @@ impl DecomposeParams {
             }
         }
         issues
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DecomposeParams;
+
+    fn issues(evaluation: &str) -> Vec<String> {
+        let text = format!(
+            r#"{{
+                "steps": 100, "batch_size": 8, "lr": {{ "start": 1e-3 }},
+                "sites": [{{ "pattern": "linear1", "C": 4 }}],
+                "losses": [{{ "faithfulness": {{ "coeff": 1.0 }} }}],
+                "evaluation": {evaluation}
+            }}"#
+        );
+        let params: DecomposeParams = serde_json::from_str(&text).expect("the form is right");
+        params.issues().iter().map(|issue| format!("{}: {}", issue.path, issue.message)).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_evaluation_is_said_where() {
+        assert!(issues(r#"{ "every": 10, "slow_every": 30 }"#).is_empty());
+        assert_eq!(
+            issues(
+                r#"{
+                    "every": 10, "slow_every": 25,
+                    "metrics": [
+                        { "ci_histograms": { "n_batches_accum": 0 } }, { "uv_plots": {} }, { "uv_plots": {} },
+                        { "pgd_multi_batch_recon": {
+                            "init": "ones", "step_size": -1.0, "n_steps": 999999999, "gradient_accumulation_steps": 3
+                        } }
+                    ]
+                }"#
+            ),
+            [
+                "evaluation.metrics[0].n_batches_accum: must be at least 1, found 0",
+                "evaluation.metrics[2].kind: names a metric that is in the list already",
+                "evaluation.metrics[3].step_size: must not be negative, found -1",
+                "evaluation.metrics[3]: gives 66000000000 passes in 11 evaluations, expected fewer than 2147483648; \
+                 evaluate less often (`evaluation.every`)",
+                "evaluation.slow_every: must be a multiple of `evaluation.every`, which is 10, found 25",
+            ]
+        );
     }
 }

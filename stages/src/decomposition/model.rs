@@ -338,27 +338,58 @@ impl<D: Backend> ComponentModel<D> {
             (true, false, true) => Some(module.product.clone()),
             (true, false, false) => Some(self.target.modules()[site.plan.module].layer.product(graph, x)?),
         };
-        let frozen = frozen.map(|frozen| graph.operand(&frozen)).transpose()?;
-        graph.masked_site(&SiteInputs {
-            activations: &graph.operand(&activations)?,
-            mask: match &mask.mask {
-                ComponentMask::Ones => MaskInput::Ones,
-                ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
-                ComponentMask::Full(mask) => MaskInput::Full(mask),
-                ComponentMask::Between(importance, source) => MaskInput::Between { importance, source },
-            },
-            u: &graph.operand(u)?,
-            frozen: frozen.as_ref(),
+        let mask_input = match &mask.mask {
+            ComponentMask::Ones => MaskInput::Ones,
+            ComponentMask::PerComponent(mask) => MaskInput::PerComponent(mask),
+            ComponentMask::Full(mask) => MaskInput::Full(mask),
+            ComponentMask::Between(importance, source) => MaskInput::Between { importance, source },
+        };
+        let (activations, u) = (graph.operand(&activations)?, graph.operand(u)?);
+        let mut inputs = SiteInputs {
+            activations: &activations,
+            mask: mask_input,
+            u: &u,
+            frozen: None,
             delta_mask: mask.delta.as_ref(),
             routing: mask.routing.as_ref(),
             bias: site.bias.as_ref(),
-        })
+        };
+        if self.target.reads_linearly(site.plan.module) && site.bias.is_none() && !site.plan.identity {
+            // Nobody needs the output itself: U waits to be multiplied by the matrices that read it.
+            let components = graph.factored(&u, &graph.masked_activations(&inputs)?)?;
+            let Some(frozen) = frozen else { return Ok(components) };
+            let share = frozen_share(graph, mask)?;
+            return match graph.with_factors(&frozen, |factor| graph.scale_rows(factor, &share))? {
+                Some(frozen) => graph.add(&components, &frozen),
+                None => graph.add(&components, &graph.scale_rows(&frozen, &share)?),
+            };
+        }
+        let frozen = frozen.map(|frozen| graph.operand(&graph.dense(&frozen)?)).transpose()?;
+        inputs.frozen = frozen.as_ref();
+        graph.masked_site(&inputs)
     }
 
     /// Returns what reached site `s` in the clean pass, `(d_in, R)`, or the tokens `(1, R)` if it is an embedding.
     #[must_use]
     pub fn clean_input<'a>(&self, clean: &'a CleanPass<D>, s: usize) -> &'a Var<D> {
         &clean.modules[self.sites[s].plan.module].input
+    }
+}
+
+/// Returns how much of each row's output is the frozen product, `(1, R)`: the delta component's mask, and all of it
+/// where the row is routed to the target.
+fn frozen_share<D: Backend>(graph: &Graph<D>, mask: &SiteMask<D>) -> DeviceResult<Var<D>, D> {
+    match (&mask.delta, &mask.routing) {
+        (Some(delta), None) => Ok(delta.clone()),
+        (delta, Some(routing)) => {
+            let rest: Vec<f32> = routing.to_vec().iter().map(|route| 1.0 - route).collect();
+            let rest = graph.upload(rest, routing.shape())?;
+            match delta {
+                None => Ok(rest),
+                Some(delta) => graph.add(&rest, &graph.scale_rows(delta, routing)?),
+            }
+        }
+        (None, None) => unreachable!("a frozen product is there for a delta component or a routing"),
     }
 }
 

@@ -6,7 +6,9 @@ const MOST_ROWS: usize = 6;
 
 /// Returns the rows of a grid that is filled column by column.
 pub fn column_rows<T>(items: Vec<Option<T>>) -> Vec<Vec<Option<T>>> {
-    let height = items.len().min(MOST_ROWS);
+    // As few columns as the rows allow, equally long ones.
+    let columns = items.len().div_ceil(MOST_ROWS).max(1);
+    let height = items.len().div_ceil(columns);
     let mut rows: Vec<Vec<Option<T>>> = (0..height).map(|_| Vec::new()).collect();
     for (i, item) in items.into_iter().enumerate() {
         rows[i % height].push(item);
@@ -52,11 +54,10 @@ mod tests {
 
     #[test]
     fn a_grid_fills_column_by_column() {
-        let rows = column_rows((0..8).map(Some).collect());
-        assert_eq!(rows.len(), 6);
-        assert_eq!(rows[0], [Some(0), Some(6)]);
-        assert_eq!(rows[1], [Some(1), Some(7)]);
-        assert_eq!(rows[5], [Some(5)]);
+        let rows = column_rows((0..7).map(Some).collect());
+        assert_eq!(rows.len(), 4);
+        assert_eq!((&rows[0][..], &rows[3][..]), (&[Some(0), Some(4)][..], &[Some(3)][..]));
+        assert_eq!(column_rows((0..6).map(Some).collect()).len(), 6);
         assert!(column_rows::<u8>(Vec::new()).is_empty());
     }
 }

@@ -193,7 +193,7 @@ impl<D: Backend> InductionHead<D> {
         let mut modules = Vec::new();
         let linear = |name: String| {
             let (weight, bias) = (get(&format!("{name}.weight")), find(&format!("{name}.bias")));
-            Module { name, layer: Linear { weight, bias }.into() }
+            Module { name, layer: Linear::new(weight, bias).into() }
         };
         let norm = |name: &str| find(&format!("{name}.weight")).map(|scale| [scale, get(&format!("{name}.bias"))]);
         let table = get("token_embed.weight");

@@ -44,7 +44,7 @@ impl<D: Backend> Linear<D> {
     /// # Errors
     /// The device's.
     pub fn from_conv1d(graph: &Graph<D>, weight: &Var<D>, bias: Option<Var<D>>) -> DeviceResult<Self, D> {
-        Ok(Self { weight: transposed(graph, weight)?, bias })
+        Ok(Self::new(transposed(graph, weight)?, bias))
     }
 }
 
@@ -123,7 +123,7 @@ impl LayerKind {
     }
 }
 
-fn transposed<D: Backend>(graph: &Graph<D>, matrix: &Var<D>) -> DeviceResult<Var<D>, D> {
+pub(super) fn transposed<D: Backend>(graph: &Graph<D>, matrix: &Var<D>) -> DeviceResult<Var<D>, D> {
     let (rows, cols) = matrix.shape();
     graph.upload(transpose(&matrix.to_vec(), rows, cols), (cols, rows))
 }

@@ -105,9 +105,26 @@ pub struct Linear<D: Backend> {
     pub weight: Var<D>,
     /// `(d_out, 1)`.
     pub bias: Option<Var<D>>,
+    /// The weight's transpose, where products are not multiplied out.
+    transposed: Option<Var<D>>,
 }
 
 impl<D: Backend> Linear<D> {
+    /// Returns the layer with these weights.
+    #[must_use]
+    pub fn new(weight: Var<D>, bias: Option<Var<D>>) -> Self {
+        Self { weight, bias, transposed: None }
+    }
+
+    /// Returns the layer whose products stay factored ([`Graph::factored`]); its weight must be a constant.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn factored(graph: &Graph<D>, weight: Var<D>) -> DeviceResult<Self, D> {
+        let transposed = layer::transposed(graph, &weight)?;
+        Ok(Self { weight, bias: None, transposed: Some(transposed) })
+    }
+
     /// Returns `(d_out, d_in)`.
     #[must_use]
     pub fn shape(&self) -> (usize, usize) {
@@ -119,7 +136,10 @@ impl<D: Backend> Linear<D> {
     /// # Errors
     /// The device's.
     pub fn product(&self, graph: &Graph<D>, x: &Var<D>) -> DeviceResult<Var<D>, D> {
-        graph.apply(&self.weight, x)
+        match &self.transposed {
+            None => graph.apply(&self.weight, x),
+            Some(transposed) => graph.factored(transposed, x),
+        }
     }
 
     /// Returns `product + b`.
@@ -160,6 +180,13 @@ pub trait TargetModel<D: Backend> {
     ///
     /// If so, such a row's output does not depend on any mask, and only importance minimality sees it.
     fn zero_rows_are_inert(&self) -> bool;
+
+    /// Returns whether the output of module `module` is only added to other such values and read by matrices, so that it
+    /// may stay a sum of products.
+    fn reads_linearly(&self, module: usize) -> bool {
+        let _ = module;
+        false
+    }
 
     /// Returns the pairs of modules whose weights are each other's transpose in shared storage.
     fn tied_modules(&self) -> Vec<(usize, usize)>;

@@ -120,7 +120,7 @@ impl<D: Backend> ResidMlp<D> {
         while let Some((name, weight)) = values.next() {
             let name = name.trim_end_matches(".weight").to_owned();
             let bias = values.next_if(|(name, _)| name.ends_with(".bias")).map(|(_, bias)| bias);
-            modules.push(Module { name, layer: Linear { weight, bias }.into() });
+            modules.push(Module { name, layer: Linear::new(weight, bias).into() });
         }
         Self { config, embedding, unembedding, modules }
     }
@@ -131,7 +131,16 @@ impl<D: Backend> ResidMlp<D> {
     /// [`StageError::Failed`] if a tensor is missing or has the wrong shape.
     pub fn load(config: ResidMlpConfig, device: &D, state: &Tensors) -> Result<Self, StageError> {
         let values = constants(device, state, config.tensors())?;
-        Ok(Self::new(config, values))
+        let mut model = Self::new(config, values);
+        let failed = |error: D::Err| StageError::failed(format!("{error:?}"));
+        if !model.config.out_bias {
+            let graph = Graph::detached(device);
+            for module in model.modules.iter_mut().skip(1).step_by(2) {
+                let weight = module.layer.matrix(&graph).map_err(failed)?;
+                module.layer = Linear::factored(&graph, weight).map_err(failed)?.into();
+            }
+        }
+        Ok(model)
     }
 
     /// Returns `W_E` `(n_features, d_embed)`.
@@ -140,12 +149,14 @@ impl<D: Backend> ResidMlp<D> {
         &self.embedding
     }
 
-    /// Returns the residual stream after the last layer, `(d_embed, R)`.
+    /// Returns the residual stream after the last layer, `(d_embed, R)`, as a sum of products where it can stay one.
+    ///
+    /// Everything that reads the stream is linear, so its many dimensions are never written out.
     ///
     /// # Errors
     /// Those of `run` and of the device.
     pub fn residual(&self, graph: &Graph<D>, input: &Var<D>, run: &mut RunModule<'_, D>) -> DeviceResult<Var<D>, D> {
-        let mut residual = graph.apply_transposed(&self.embedding, input)?;
+        let mut residual = graph.factored(&self.embedding, input)?;
         for layer in 0..self.config.n_layers {
             let hidden = self.config.act_fn.apply(graph, &run(2 * layer, &residual)?)?;
             let written = run(2 * layer + 1, &hidden)?;
@@ -183,6 +194,10 @@ impl<D: Backend> TargetModel<D> for ResidMlp<D> {
         // Both nonlinearities are zero at zero, so only a bias can make something out of nothing. What the last layer
         // adds reaches no other module.
         !self.config.in_bias && (!self.config.out_bias || self.config.n_layers == 1)
+    }
+
+    fn reads_linearly(&self, module: usize) -> bool {
+        module % 2 == 1 && !self.config.out_bias
     }
 
     fn tied_modules(&self) -> Vec<(usize, usize)> {

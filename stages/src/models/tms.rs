@@ -61,7 +61,7 @@ impl<D: Backend> Tms<D> {
             .enumerate()
             .map(|(index, (weight, (name, _)))| Module {
                 name: name.trim_end_matches(".weight").to_owned(),
-                layer: Linear { weight, bias: if index == last { bias.take() } else { None } }.into(),
+                layer: Linear::new(weight, if index == last { bias.take() } else { None }).into(),
             })
             .collect();
         Self { config, modules }

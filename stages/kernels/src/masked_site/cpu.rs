@@ -66,6 +66,36 @@ fn forward_tile(
     }
 }
 
+pub(super) fn masked_activations(inputs: Inputs<'_>, out: &mut [f32], components: usize) {
+    let rows = inputs.rows;
+    if rows == 0 {
+        return;
+    }
+    let width = tile_width(components);
+    let tiles: Vec<_> = parallel::columns(out, rows, width).into_iter().enumerate().collect();
+    parallel::for_each(tiles, components * rows * OPERATIONS_PER_ELEMENT, |(index, mut out)| {
+        let (start, width) = (index * width, width.min(rows - index * width));
+        with_tile(|tile| {
+            tile.compute(&inputs, components, start, width);
+            for (out, masked) in out.iter_mut().zip(tile.masked.chunks(width)) {
+                out.copy_from_slice(masked);
+                if let Some(route) = inputs.routing {
+                    out.iter_mut().zip(&route[start..]).for_each(|(out, route)| *out *= route);
+                }
+            }
+        });
+    });
+}
+
+/// What a gradient flows back from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Upstream<'a> {
+    /// The site's output, `[d_out, R]`.
+    Output(&'a [f32]),
+    /// What U would be applied to, `[C, R]`.
+    MaskedActivations(&'a [f32]),
+}
+
 /// One tile's columns of the gradients, and its share of those that sum over rows.
 struct TileGradients<'a> {
     index: usize,
@@ -80,7 +110,13 @@ struct TileGradients<'a> {
     component_sum: Option<&'a mut [f32]>,
 }
 
-pub(super) fn backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_>, components: usize, d_out: usize) {
+pub(super) fn backward(
+    inputs: Inputs<'_>,
+    upstream: Upstream<'_>,
+    grads: Gradients<'_>,
+    components: usize,
+    d_out: usize,
+) {
     let rows = inputs.rows;
     if rows == 0 {
         return;
@@ -133,7 +169,20 @@ pub(super) fn backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_
     parallel::for_each(tiles, operations, |tile| {
         let start = tile.index * width;
         let span = (start, width.min(rows - start));
-        with_tile(|scratch| backward_tile(&inputs, grad_out, tile, scratch, span, components, d_out));
+        with_tile(|scratch| match upstream {
+            Upstream::Output(grad_out) => backward_tile(&inputs, grad_out, tile, scratch, span, components, d_out),
+            Upstream::MaskedActivations(grad_out) => {
+                scratch.compute(&inputs, components, span.0, span.1);
+                scratch.worth.resize(components * span.1, 0.0);
+                copy_columns(grad_out, rows, span.0, span.1, &mut scratch.worth);
+                if let Some(route) = inputs.routing {
+                    for worth in scratch.worth.chunks_mut(span.1) {
+                        worth.iter_mut().zip(&route[span.0..]).for_each(|(worth, route)| *worth *= route);
+                    }
+                }
+                spread(&inputs, tile, scratch, span);
+            }
+        });
     });
     for (total, sums, length) in [(u, u_sums, components * d_out), (shared, component_sums, components)] {
         if let (Some(total), true) = (total, length > 0) {
@@ -154,11 +203,11 @@ fn backward_tile(
     d_out: usize,
 ) {
     let rows = inputs.rows;
-    let TileGradients { mut activations, mut mask, mut importance, mut source, mut component_sum, .. } = grads;
+    let mut grads = grads;
     // Upstream gradient of the rows that went through the components.
     tile.output.resize(d_out * width, 0.0);
     copy_columns(grad_out, rows, start, width, &mut tile.output);
-    if let Some(mut frozen) = grads.frozen.filter(|_| inputs.frozen.is_some()) {
+    if let Some(mut frozen) = grads.frozen.take().filter(|_| inputs.frozen.is_some()) {
         tile.shares.clear();
         tile.shares.extend((start..start + width).map(|row| frozen_share(inputs, row)));
         for (frozen, upstream) in frozen.iter_mut().zip(tile.output.chunks(width)) {
@@ -171,22 +220,31 @@ fn backward_tile(
         }
     }
     tile.compute(inputs, components, start, width);
-    if let Some(u_sum) = grads.u_sum {
+    if let Some(u_sum) = grads.u_sum.take() {
         linear::outer_here(&tile.masked, &tile.output, u_sum, components, d_out, width);
     }
-    let mut delta_mask = grads.delta_mask.map(|mut columns| columns.remove(0));
-    if let (Some(grad), Some(frozen)) = (delta_mask.as_deref_mut(), inputs.frozen) {
+    if let (Some(grad), Some(frozen)) = (&mut grads.delta_mask, inputs.frozen) {
         for (o, upstream) in tile.output.chunks(width).enumerate() {
-            add_product(upstream, &frozen[o * rows + start..o * rows + start + width], grad);
+            add_product(upstream, &frozen[o * rows + start..o * rows + start + width], grad[0]);
         }
     }
-    let wanted = [&activations, &mask, &importance, &source].iter().any(|columns| columns.is_some());
-    if !wanted && delta_mask.is_none() && component_sum.is_none() {
+    let TileGradients { activations, mask, importance, source, delta_mask, component_sum, .. } = &grads;
+    let wanted = [activations, mask, importance, source, delta_mask].iter().any(|columns| columns.is_some());
+    if !wanted && component_sum.is_none() {
         return;
     }
     // worth[c, r] = Σ_o U[c, o] ∂y[o, r].
     clear(&mut tile.worth, components * width);
     linear::apply_here(inputs.u, &tile.output, &mut tile.worth, components, d_out, width);
+    spread(inputs, grads, tile, (start, width));
+}
+
+/// Adds the gradients that follow from what each masked activation is worth.
+fn spread(inputs: &Inputs<'_>, grads: TileGradients<'_>, tile: &Tile, (start, width): (usize, usize)) {
+    let rows = inputs.rows;
+    let TileGradients {
+        mut activations, mut mask, mut importance, mut source, mut delta_mask, mut component_sum, ..
+    } = grads;
     for (c, worth) in tile.worth.chunks(width).enumerate() {
         let (here, there) = (c * width..(c + 1) * width, c * rows + start..c * rows + start + width);
         let values = &inputs.activations[there.clone()];
@@ -197,7 +255,7 @@ fn backward_tile(
             add_product(values, worth, grad[c]);
         }
         if let Some(grad) = &mut delta_mask {
-            subtract_product(values, worth, grad);
+            subtract_product(values, worth, grad[0]);
         }
         let Mask::Between { importance: lower, .. } = inputs.mask else {
             if let Some(sum) = &mut component_sum {

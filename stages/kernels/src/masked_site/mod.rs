@@ -93,17 +93,11 @@ pub struct Gradients<'a> {
 }
 
 impl Inputs<'_> {
-    /// Returns `(C, d_out)` after checking every length.
-    fn shape(&self, out_len: usize) -> (usize, usize) {
+    /// Returns C after checking the lengths of activations and masks.
+    fn components(&self) -> usize {
         let rows = self.rows;
         let components = self.activations.len().checked_div(rows).unwrap_or(0);
-        let d_out = out_len.checked_div(rows).unwrap_or(0);
         assert_eq!(self.activations.len(), components * rows, "masked site: activations [C, {rows}]");
-        assert!(
-            rows == 0 || self.u.len() == components * d_out,
-            "masked site: U [{components}, {d_out}], found {}",
-            self.u.len()
-        );
         match self.mask {
             Mask::Ones => {}
             Mask::PerComponent(mask) => {
@@ -121,9 +115,21 @@ impl Inputs<'_> {
                 }
             }
         }
-        assert!(self.frozen.is_none_or(|t| t.len() == out_len), "masked site: frozen product [{d_out}, {rows}]");
         assert!(self.delta_mask.is_none_or(|d| d.len() == rows), "masked site: delta mask [{rows}]");
         assert!(self.routing.is_none_or(|r| r.len() == rows), "masked site: routing [{rows}]");
+        components
+    }
+
+    /// Returns `(C, d_out)` after checking every length.
+    fn shape(&self, out_len: usize) -> (usize, usize) {
+        let (rows, components) = (self.rows, self.components());
+        let d_out = out_len.checked_div(rows).unwrap_or(0);
+        assert!(
+            rows == 0 || self.u.len() == components * d_out,
+            "masked site: U [{components}, {d_out}], found {}",
+            self.u.len()
+        );
+        assert!(self.frozen.is_none_or(|t| t.len() == out_len), "masked site: frozen product [{d_out}, {rows}]");
         assert!(rows == 0 || self.bias.is_none_or(|b| b.len() == d_out), "masked site: bias [{d_out}]");
         assert!(
             self.frozen.is_some() || (self.delta_mask.is_none() && self.routing.is_none()),
@@ -148,5 +154,25 @@ pub fn forward(inputs: Inputs<'_>, out: &mut [f32]) {
 /// If a length does not fit the shape.
 pub fn backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_>) {
     let (components, d_out) = inputs.shape(grad_out.len());
-    cpu::backward(inputs, grad_out, grads, components, d_out);
+    cpu::backward(inputs, cpu::Upstream::Output(grad_out), grads, components, d_out);
+}
+
+/// Writes what U is applied to, `route ⊙ a ⊙ (m − d)` `[C, R]`. U, the frozen product and the bias are not read.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn masked_activations(inputs: Inputs<'_>, out: &mut [f32]) {
+    let components = inputs.components();
+    assert_eq!(out.len(), components * inputs.rows, "masked site: masked activations");
+    cpu::masked_activations(inputs, out, components);
+}
+
+/// Adds the gradients of [`masked_activations`] for the upstream gradient `grad_out` `[C, R]`.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn masked_activations_backward(inputs: Inputs<'_>, grad_out: &[f32], grads: Gradients<'_>) {
+    let components = inputs.components();
+    assert_eq!(grad_out.len(), components * inputs.rows, "masked site: gradient of the masked activations");
+    cpu::backward(inputs, cpu::Upstream::MaskedActivations(grad_out), grads, components, 0);
 }

@@ -219,6 +219,50 @@ fn tiles_are_what_their_rows_alone_give() {
 }
 
 #[test]
+fn masked_activations_are_the_output_of_a_site_whose_u_is_the_identity() {
+    let (c, rows) = (7, 150);
+    let (a, g, s) = (values(1, c * rows), values(2, c * rows), values(3, c * rows));
+    let (d, upstream, nothing) = (values(4, rows), values(5, c * rows), vec![0.0; c * rows]);
+    let routing: Vec<f32> = (0..rows).map(|r| f32::from(r % 3 != 1)).collect();
+    let identity: Vec<f32> = (0..c * c).map(|i| f32::from(i % (c + 1) == 0)).collect();
+    for source in [Source::Given(&s), Source::Shared(&s[..c])] {
+        let inputs = Inputs {
+            rows,
+            activations: &a,
+            mask: Mask::Between { importance: &g, source },
+            u: &identity,
+            frozen: Some(&nothing),
+            delta_mask: Some(&d),
+            routing: Some(&routing),
+            bias: None,
+        };
+        let run = |through_output: bool| {
+            let mut y = vec![0.0; c * rows];
+            let (mut ga, mut gg, mut gd) = (vec![0.0; c * rows], vec![0.0; c * rows], vec![0.0; rows]);
+            let mut gs = vec![0.0; if matches!(source, Source::Given(_)) { c * rows } else { c }];
+            let grads = Gradients {
+                activations: Some(&mut ga),
+                importance: Some(&mut gg),
+                source: Some(&mut gs),
+                delta_mask: Some(&mut gd),
+                ..Gradients::default()
+            };
+            if through_output {
+                forward(inputs, &mut y);
+                backward(inputs, &upstream, grads);
+            } else {
+                masked_activations(inputs, &mut y);
+                masked_activations_backward(inputs, &upstream, grads);
+            }
+            [y, ga, gg, gs, gd]
+        };
+        for (ours, expected) in run(false).iter().zip(run(true)) {
+            assert_close("masked activations", ours, &wide(&expected), 1e-6, 1e-6);
+        }
+    }
+}
+
+#[test]
 fn no_rows_and_no_components_are_fine() {
     check(Case { components: 0, d_out: 2, rows: 3, mask: Kind::Full, delta: false, routing: false });
     check(Case { components: 2, d_out: 2, rows: 0, mask: Kind::Full, delta: true, routing: true });

@@ -4,6 +4,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::super::backend::Backend;
+use super::super::factored::Made;
 use super::super::graph::{DeviceResult, Graph, Precision, Var};
 
 impl<D: Backend> Graph<D> {
@@ -14,10 +15,13 @@ impl<D: Backend> Graph<D> {
 
     /// Returns `max(x, 0)`.
     pub fn relu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
-        let out = self.device().relu(x.view(), x.shape())?;
-        let view = x.view().clone();
-        self.push(out, &[x], move |device, grad_out, grads| {
-            grads[0].as_mut().map_or(Ok(()), |grad| device.relu_backward(&view, grad_out, grad))
+        let x = &self.dense(x)?;
+        self.remembered(Made::Relu, x, x, || {
+            let out = self.device().relu(x.view(), x.shape())?;
+            let view = x.view().clone();
+            self.push(out, &[x], move |device, grad_out, grads| {
+                grads[0].as_mut().map_or(Ok(()), |grad| device.relu_backward(&view, grad_out, grad))
+            })
         })
     }
 
@@ -25,7 +29,7 @@ impl<D: Backend> Graph<D> {
     pub fn operand(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
         match self.precision() {
             Precision::F32 => Ok(x.clone()),
-            Precision::Bf16 => self.round_bf16(x),
+            Precision::Bf16 => self.round_bf16(&self.dense(x)?),
         }
     }
 
@@ -39,15 +43,19 @@ impl<D: Backend> Graph<D> {
 
     /// Returns the exact GELU.
     pub fn gelu(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
-        let out = self.device().gelu(x.view(), x.shape())?;
-        let view = x.view().clone();
-        self.push(out, &[x], move |device, grad_out, grads| {
-            grads[0].as_mut().map_or(Ok(()), |grad| device.gelu_backward(&view, grad_out, grad))
+        let x = &self.dense(x)?;
+        self.remembered(Made::Gelu, x, x, || {
+            let out = self.device().gelu(x.view(), x.shape())?;
+            let view = x.view().clone();
+            self.push(out, &[x], move |device, grad_out, grads| {
+                grads[0].as_mut().map_or(Ok(()), |grad| device.gelu_backward(&view, grad_out, grad))
+            })
         })
     }
 
     /// Returns `function(x)`, with the gradient that the method defines for it.
     pub fn sigmoid(&self, function: Sigmoid, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        let x = &self.dense(x)?;
         let out = self.device().sigmoid(function, x.view(), x.shape())?;
         let view = x.view().clone();
         self.push(out, &[x], move |device, grad_out, grads| {

@@ -9,6 +9,7 @@ impl<D: Backend> Graph<D> {
     /// Returns `Σ (prediction − target)²`; the target is a constant.
     pub fn squared_error(&self, prediction: &Var<D>, target: &Var<D>) -> DeviceResult<Var<D>, D> {
         assert_eq!(prediction.shape(), target.shape(), "prediction and target");
+        let prediction = &self.dense(prediction)?;
         let (prediction, target) = (&self.operand(prediction)?, &self.operand(target)?);
         let out = self.device().squared_error(prediction.view(), target.view())?;
         let (p, t) = (prediction.view().clone(), target.view().clone());

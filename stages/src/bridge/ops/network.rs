@@ -35,6 +35,7 @@ impl<D: Backend> Graph<D> {
     /// `w` holds `[C, inputs, outputs]` as `(C, inputs·outputs)`, `b` `(C, outputs)`; `x` is `(C·inputs, R)`, or
     /// `(inputs, R)` read by every component if `shared`. The result is `(C·outputs, R)`.
     pub fn grouped_linear(&self, x: &Var<D>, w: &Var<D>, b: &Var<D>, shared: bool) -> DeviceResult<Var<D>, D> {
+        let x = &self.dense(x)?;
         let ((groups, per_group), (b_groups, outputs)) = (w.shape(), b.shape());
         let (features, rows) = x.shape();
         let inputs = if shared { features } else { features / groups.max(1) };

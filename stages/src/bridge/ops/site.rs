@@ -46,6 +46,13 @@ impl<D: Backend> Clone for MaskSource<D> {
     }
 }
 
+/// How far a masked site is computed.
+#[derive(Clone, Copy)]
+enum Part {
+    Output,
+    Activations,
+}
+
 /// What [`Graph::masked_site`] is computed from; see `spdflow_kernels::masked_site` for the formula.
 pub struct SiteInputs<'a, D: Backend> {
     /// `Vᵀx`, `(C, R)`.
@@ -67,8 +74,16 @@ pub struct SiteInputs<'a, D: Backend> {
 impl<D: Backend> Graph<D> {
     /// Returns the site's output `(d_out, R)`.
     pub fn masked_site(&self, inputs: &SiteInputs<'_, D>) -> DeviceResult<Var<D>, D> {
+        self.masked(inputs, Part::Output)
+    }
+
+    /// Returns what U is applied to, `(C, R)`: `route ⊙ a ⊙ (m − d)`. U, `Wx` and the bias are not read.
+    pub fn masked_activations(&self, inputs: &SiteInputs<'_, D>) -> DeviceResult<Var<D>, D> {
+        self.masked(inputs, Part::Activations)
+    }
+
+    fn masked(&self, inputs: &SiteInputs<'_, D>, part: Part) -> DeviceResult<Var<D>, D> {
         let rows = inputs.activations.shape().1;
-        let shape = (inputs.u.shape().1, rows);
         let (mut mask, mut importance, mut source) = (None, None, None);
         let mask_view = match inputs.mask {
             MaskInput::Ones => MaskView::Ones,
@@ -104,10 +119,17 @@ impl<D: Backend> Graph<D> {
             routing: view(inputs.routing),
             bias: view(inputs.bias),
         };
-        let out = self.device().masked_site(&views, shape)?;
-        let mut order = vec![inputs.activations, inputs.u];
-        let optional = [mask, importance, source, inputs.frozen, inputs.delta_mask];
-        let [mask_at, importance_at, source_at, frozen_at, delta_at] = optional.map(|value| {
+        let out = match part {
+            Part::Output => self.device().masked_site(&views, (inputs.u.shape().1, rows))?,
+            Part::Activations => self.device().masked_activations(&views, inputs.activations.shape())?,
+        };
+        let mut order = vec![inputs.activations];
+        let (u, frozen) = match part {
+            Part::Output => (Some(inputs.u), inputs.frozen),
+            Part::Activations => (None, None),
+        };
+        let optional = [u, mask, importance, source, frozen, inputs.delta_mask];
+        let [u_at, mask_at, importance_at, source_at, frozen_at, delta_at] = optional.map(|value| {
             order.extend(value);
             value.map(|_| order.len() - 1)
         });
@@ -116,14 +138,17 @@ impl<D: Backend> Graph<D> {
             let mut at = |position: Option<usize>| position.and_then(|position| grads[position].take());
             let wanted = SiteGradients {
                 activations: at(Some(0)),
-                u: at(Some(1)),
+                u: at(u_at),
                 mask: at(mask_at),
                 importance: at(importance_at),
                 source: at(source_at),
                 frozen: at(frozen_at),
                 delta_mask: at(delta_at),
             };
-            device.masked_site_backward(&views, grad_out, wanted)
+            match part {
+                Part::Output => device.masked_site_backward(&views, grad_out, wanted),
+                Part::Activations => device.masked_activations_backward(&views, grad_out, wanted),
+            }
         })
     }
 }

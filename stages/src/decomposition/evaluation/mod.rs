@@ -42,6 +42,7 @@ pub use identity_ci_error::IdentityCiError;
 pub use permuted_ci_plots::PermutedCiPlots;
 pub use pgd_multi_batch::{AttackSource, MultiBatchAttack, PgdMultiBatchRecon, PgdMultiBatchReconSubset};
 pub use record::EvaluationRecords;
+pub(super) use scene::END_OF_BATCHES;
 pub use scene::{EvaluationSource, Scene, measure};
 pub use subset_ce_and_kl::StochasticReconSubsetCeAndKl;
 pub use uv_plots::UvPlots;
@@ -50,6 +51,11 @@ pub use uv_plots::UvPlots;
 pub trait MetricFacts {
     /// Whether it is measured on slow evaluations only.
     const IS_SLOW: bool;
+
+    /// Returns how many passes over batches of its own it makes in one evaluation; each needs a number of its own.
+    fn passes(&self) -> u64 {
+        0
+    }
 
     /// Returns what is wrong with its parameters; paths are relative to the metric.
     fn issues(&self) -> Vec<ParamIssue> {
@@ -93,6 +99,12 @@ macro_rules! metrics {
             #[must_use]
             pub fn is_slow(&self) -> bool {
                 match self { $(Self::$kind(_) => <$kind as MetricFacts>::IS_SLOW,)+ }
+            }
+
+            /// Returns how many passes over batches of its own it makes in one evaluation.
+            #[must_use]
+            pub fn passes(&self) -> u64 {
+                match self { $(Self::$kind(metric) => metric.passes(),)+ }
             }
 
             /// Returns what is wrong with its parameters.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::StageError;
 
 use super::super::draws::Draws;
+use super::super::probe::PROBE_INPUT;
 use super::super::step::Step;
 use super::findings::Findings;
 use super::scene::Scene;
@@ -54,9 +55,15 @@ impl<D: Backend> Measurement<D> for Measured {
         let mut draw = |key: &str, title: &str, map: ColorMap, importances: fn(&SiteCi) -> &Matrix| {
             let ordered = |ci: &SiteCi| {
                 let matrix = importances(ci);
-                Some((ci.site.clone(), matrix.with_columns(&self.orders.of(&ci.site, matrix))))
+                Some((
+                    format!("{}, input {PROBE_INPUT}", ci.site),
+                    matrix.with_columns(&self.orders.of(&ci.site, matrix)),
+                ))
             };
-            if let Some(figure) = importance_maps(title, column_rows(probed.iter().map(ordered).collect()), map) {
+            let grid = column_rows(probed.iter().map(ordered).collect());
+            if let Some(mut figure) = importance_maps(title, grid, map) {
+                // Letters run along the rows, sites down the columns.
+                figure.has_letters = false;
                 findings.figure(key, figure);
             }
         };

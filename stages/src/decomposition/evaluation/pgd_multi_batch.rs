@@ -54,6 +54,10 @@ macro_rules! pgd_multi_batch {
         impl MetricFacts for $name {
             const IS_SLOW: bool = false;
 
+            fn passes(&self) -> u64 {
+                self.attack().passes()
+            }
+
             fn issues(&self) -> Vec<ParamIssue> {
                 self.attack().issues()
             }
@@ -104,6 +108,11 @@ pub trait AttackSource<D: Backend> {
 }
 
 impl MultiBatchAttack {
+    /// Returns how many numbers the passes of an evaluation take, as [`Streams`] counts them.
+    fn passes(&self) -> u64 {
+        (self.n_steps as u64).saturating_add(1).saturating_mul(self.batches as u64).saturating_mul(2)
+    }
+
     fn issues(&self) -> Vec<ParamIssue> {
         let mut issues = self.routing.map(routing_issues).unwrap_or_default();
         if !(self.step_size >= 0.0 && self.step_size.is_finite()) {

@@ -108,7 +108,7 @@ pub trait EvaluationSource<D: Backend> {
 }
 
 /// Evaluation batches have smaller numbers than this; their draws are keyed by it, those of attacks by larger ones.
-pub(super) const END_OF_BATCHES: u32 = 1 << 31;
+pub(in crate::decomposition) const END_OF_BATCHES: u32 = 1 << 31;
 
 /// Draws of metrics are named from here on, those of losses by their place in the list.
 const FIRST_METRIC: usize = 128;
