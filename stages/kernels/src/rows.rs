@@ -8,7 +8,7 @@ use crate::simd::{dispatch, multiply_add};
 /// # Panics
 /// If a length does not fit.
 pub fn scale(x: &[f32], factors: &[f32], out: &mut [f32]) {
-    assert!(x.len() == out.len() && x.len() % factors.len().max(1) == 0, "rows: lengths");
+    assert!(x.len() == out.len() && x.len().is_multiple_of(factors.len().max(1)), "rows: lengths");
     let rows = factors.len();
     parallel::for_each_row(out, rows, x.len(), |feature, out| {
         multiply(&x[feature * rows..(feature + 1) * rows], factors, out);
