@@ -1,4 +1,5 @@
-//! The kernels on the processor: every operation is a call on slices. Its memory is in `cpu_memory.rs`.
+//! The kernels on the processor: every operation is a call on slices. Its memory is in `cpu_memory.rs`, the way into
+//! a masked site in `cpu_site.rs`.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -6,14 +7,14 @@ use std::rc::Rc;
 use dfdx::prelude::Cpu;
 use spdflow_kernels::adamw::{self, Update};
 use spdflow_kernels::importance_minimality::{self, Constants};
-use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask, Source};
+use spdflow_kernels::masked_site;
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
 use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error};
 
-use super::backend::{
-    Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
-};
+use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
+use super::cpu_memory::{summed, written};
+use super::cpu_site::{site, site_gradients};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
 
@@ -481,18 +482,6 @@ impl Kernels for Cpu {
 
 impl Backend for Cpu {}
 
-/// Returns the matrix that `fill` writes; it must write every element.
-fn written(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
-    Ok(Array { data: Rc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
-}
-
-/// Returns the matrix that `fill` adds to zeros.
-fn summed(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
-    let mut data = Pooled::zeros(shape.0 * shape.1);
-    fill(&mut data);
-    Ok(Array { data: Rc::new(data), shape })
-}
-
 fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
     for (grad, grad_out) in grad.iter_mut().zip(grad_out.iter()) {
         *grad += scale * grad_out;
@@ -517,41 +506,4 @@ fn weights_of<'a>(
 fn group_input(x: &[f32], layout: GroupedShape, c: usize) -> &[f32] {
     let size = layout.inputs * layout.rows;
     if layout.shared { x } else { &x[c * size..(c + 1) * size] }
-}
-
-fn site_gradients<'a>(grads: SiteGradients<'a, Cpu>) -> Gradients<'a> {
-    Gradients {
-        activations: grads.activations.map(|g| &mut g[..]),
-        mask: grads.mask.map(|g| &mut g[..]),
-        importance: grads.importance.map(|g| &mut g[..]),
-        source: grads.source.map(|g| &mut g[..]),
-        u: grads.u.map(|g| &mut g[..]),
-        frozen: grads.frozen.map(|g| &mut g[..]),
-        delta_mask: grads.delta_mask.map(|g| &mut g[..]),
-    }
-}
-
-fn site(inputs: &SiteViews<Cpu>) -> Inputs<'_> {
-    Inputs {
-        rows: inputs.rows,
-        activations: &inputs.activations,
-        mask: match &inputs.mask {
-            MaskView::Ones => Mask::Ones,
-            MaskView::PerComponent(mask) => Mask::PerComponent(mask),
-            MaskView::Full(mask) => Mask::Full(mask),
-            MaskView::Between { importance, source } => Mask::Between {
-                importance,
-                source: match source {
-                    SourceView::Given(source) => Source::Given(source),
-                    SourceView::Shared(source) => Source::Shared(source),
-                    SourceView::Drawn { stream, rows } => Source::Drawn { stream: *stream, rows },
-                },
-            },
-        },
-        u: &inputs.u,
-        frozen: inputs.frozen.as_ref().map(|v| &v[..]),
-        delta_mask: inputs.delta_mask.as_ref().map(|v| &v[..]),
-        routing: inputs.routing.as_ref().map(|v| &v[..]),
-        bias: inputs.bias.as_ref().map(|v| &v[..]),
-    }
 }

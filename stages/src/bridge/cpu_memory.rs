@@ -47,3 +47,15 @@ impl Buffers for Cpu {
         drop(Pooled::from(std::mem::take(&mut *gradient)));
     }
 }
+
+/// Returns the matrix that `fill` writes; it must write every element.
+pub(super) fn written(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
+    Ok(Array { data: Rc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
+}
+
+/// Returns the matrix that `fill` adds to zeros.
+pub(super) fn summed(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
+    let mut data = Pooled::zeros(shape.0 * shape.1);
+    fill(&mut data);
+    Ok(Array { data: Rc::new(data), shape })
+}

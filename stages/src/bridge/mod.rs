@@ -3,10 +3,9 @@
 //! dfdx gives devices, the tape and the store of gradients; `spdflow-kernels` gives the operations, over plain slices.
 //! An operation reads its inputs as [`Buffers::View`]s, makes an output, and records a closure that accumulates
 //! gradients: one tape entry for what would be a dozen stock operations. The data of a value is the backend's own:
-//! dfdx lends a tensor's data only as a copy, and such copies were a fifth of a step's memory traffic. All method code is generic over [`Backend`] and never
-//! sees a slice.
+//! dfdx lends a tensor's data only as a copy. All method code is generic over [`Backend`] and never sees a slice.
 //!
-//! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and `cpu_memory.rs` implement
+//! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and its neighbours implement
 //!   them).
 //! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
@@ -18,6 +17,7 @@ mod backend;
 mod cpu;
 mod cpu_memory;
 mod cpu_sequence;
+mod cpu_site;
 mod factored;
 mod graph;
 mod ops;
