@@ -177,7 +177,7 @@ pub struct QueriesAndKeys<D: Backend> {
 
 impl<D: Backend> InductionHead<D> {
     /// Returns the model made of values already on the device, in the order of [`InductionHeadConfig::tensors`] and
-    /// shaped as [`InductionHead::constant`] does.
+    /// shaped as `InductionHead::constant` does.
     ///
     /// # Panics
     /// If the number of values is not that of the configuration.
