@@ -159,6 +159,11 @@ def check_decomposition(folder, faithful_within):
             weight = exact[f"target_model.{site['name']}.weight"]
         delta = weight - (v @ u).T
         squares, entries = squares + (delta**2).sum(), entries + delta.size
+        # A residual MLP's matrices matter on the span of the embedding only, where the features are.
+        if target["kind"] == "resid_mlp":
+            reads = site["name"].endswith("mlp_in")
+            on_features = (lambda w: w @ exact["target_model.W_E"].T) if reads else (lambda w: exact["target_model.W_U"].T @ w)
+            delta, weight = on_features(delta), on_features(weight)
         error = np.linalg.norm(delta) / np.linalg.norm(weight)
         expect(error <= faithful_within, f"(V @ U).T of `{site['name']}` is off by {error:.1%} of the target's weight")
     recorded = description["result"].get("FaithfulnessLoss")
