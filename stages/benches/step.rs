@@ -148,7 +148,7 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
     let mut step = 0_u32;
     let mut advance = |count: usize| {
         for _ in 0..count {
-            let batch = experiment.data.compact_batch(Purpose::Data.stream(0, step, 0), params.batch_size);
+            let batch = experiment.data.batch_counting(Purpose::Data.stream(0, step, 0), params.batch_size, true);
             let mut draws = StreamDraws { seed: 0, step, evaluation: false, rows: &batch.rows };
             trainer.step(u64::from(step), &batch, &mut draws, None, &mut unobserved).expect("enough memory");
             step += 1;

@@ -1,6 +1,24 @@
-//! The threads a stage may use.
+//! The device and the threads a stage may use.
 
-use spdflow_engine::kind::StageError;
+use dfdx::prelude::Cpu;
+use spdflow_engine::kind::{Device, StageContext, StageError};
+
+/// Returns what `work` returns on the device that the user chose, with the threads that the stage may use.
+///
+/// # Errors
+/// Those of `work`; [`StageError::Failed`] if this build cannot use the device or the system gives no threads.
+pub(crate) fn on_device<T: Send>(
+    context: &StageContext<'_>,
+    work: impl FnOnce(&Cpu) -> Result<T, StageError> + Send,
+) -> Result<T, StageError> {
+    match context.device {
+        Device::Cpu => with_threads(context.threads, || work(&Cpu::default()))?,
+        Device::Cuda(_) => Err(StageError::failed_with_hint(
+            "this build of spdflow has no CUDA support",
+            "leave out `--device`, or use `--device cpu`",
+        )),
+    }
+}
 
 /// Returns what `work` returns; parallel iterators inside it use at most `threads` threads.
 ///

@@ -20,6 +20,7 @@ pub mod attention;
 pub mod bf16;
 pub mod ci_mlp;
 pub mod divergence;
+mod elementwise;
 pub mod embedding;
 mod exponential;
 pub mod faithfulness;

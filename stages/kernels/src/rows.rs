@@ -1,7 +1,7 @@
 //! One factor for each row of the batch: `y[f, r] = s[r] x[f, r]`.
 
+use crate::elementwise::{add_product, multiply};
 use crate::parallel;
-use crate::simd::{dispatch, multiply_add};
 
 /// Writes `s ⊙ x`: `x`, `out` `[features, R]`, `factors` `[R]`.
 ///
@@ -38,24 +38,6 @@ pub fn scale_backward(
         for (x, grad_out) in x.chunks(rows).zip(grad_out.chunks(rows)) {
             add_product(x, grad_out, grad_factors);
         }
-    }
-}
-
-dispatch! { fn multiply(a: &[f32], b: &[f32], out: &mut [f32]) = multiply_body }
-
-#[inline(always)]
-fn multiply_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        *out = a * b;
-    }
-}
-
-dispatch! { fn add_product(a: &[f32], b: &[f32], out: &mut [f32]) = add_product_body }
-
-#[inline(always)]
-fn add_product_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        *out = multiply_add::<FUSED>(*a, *b, *out);
     }
 }
 

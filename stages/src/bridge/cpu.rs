@@ -160,9 +160,7 @@ impl Kernels for Cpu {
     }
 
     fn round_bf16(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut y = vec![0.0; x.len()];
-        bf16::forward(x, &mut y);
-        self.upload(y, shape)
+        written(shape, |y| bf16::forward(x, y))
     }
 
     fn round_bf16_backward(&self, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {

@@ -98,11 +98,11 @@ impl<D: Backend> Default for Memo<D> {
 /// How a remembered result was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Made {
-    /// `A w`, both given.
+    /// `A W`.
     Product,
-    /// `w Aᵀ`.
+    /// `A Wᵀ`.
     ProductWithTranspose,
-    /// `wᵀ z`.
+    /// `Bᵀ z`.
     TransposedProduct,
     Relu,
     Gelu,
@@ -183,15 +183,13 @@ impl<D: Backend> Graph<D> {
     ) -> DeviceResult<Var<D>, D> {
         let of_term = |term: &Term<D>| {
             let Term { matrix, factor } = term;
-            // Of Wᵀ Aᵀ z = (A W)ᵀ z and W Aᵀ z both forms end with a matrix that is made once.
-            if transposed {
-                let both = self.remembered(Made::Product, matrix, w, || self.apply(matrix, w))?;
-                self.remembered(Made::TransposedProduct, &both, factor, || self.apply_transposed(&both, factor))
+            // Of Wᵀ Aᵀ z = (A W)ᵀ z and W Aᵀ z = (A Wᵀ)ᵀ z the matrix in brackets is made once.
+            let both = if transposed {
+                self.remembered(Made::Product, matrix, w, || self.apply(matrix, w))?
             } else {
-                let both =
-                    self.remembered(Made::ProductWithTranspose, matrix, w, || self.apply_to_transpose(matrix, w))?;
-                self.remembered(Made::TransposedProduct, &both, factor, || self.apply_transposed(&both, factor))
-            }
+                self.remembered(Made::ProductWithTranspose, matrix, w, || self.apply_to_transpose(matrix, w))?
+            };
+            self.remembered(Made::TransposedProduct, &both, factor, || self.apply_transposed(&both, factor))
         };
         sum(self, x.terms.iter().map(of_term))
     }

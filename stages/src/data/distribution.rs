@@ -55,12 +55,12 @@ impl InputDistribution {
         }
     }
 
-    /// Returns [`InputDistribution::batch`] with its all-zero rows counted where rows can be zero.
+    /// Returns [`InputDistribution::batch`], if `compact` with its all-zero rows counted where rows can be zero.
     #[must_use]
-    pub fn compact_batch(&self, stream: Stream, size: usize) -> Batch {
+    pub fn batch_counting(&self, stream: Stream, size: usize, compact: bool) -> Batch {
         match self {
-            Self::SparseFeatures(data) => data.compact_batch(stream, size),
-            Self::InductionSequences(_) => self.batch(stream, size),
+            Self::SparseFeatures(data) if compact => data.compact_batch(stream, size),
+            Self::SparseFeatures(_) | Self::InductionSequences(_) => self.batch(stream, size),
         }
     }
 }

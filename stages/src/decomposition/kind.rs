@@ -1,7 +1,6 @@
 //! The stage kind `decompose.spd`: Stochastic Parameter Decomposition of a trained target.
 
-use dfdx::prelude::Cpu;
-use spdflow_engine::kind::{Device, InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
+use spdflow_engine::kind::{InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
 use super::config::{DataOverride, DecomposeParams};
 use super::export::{DecompositionDescription, SiteDescription, write};
@@ -10,7 +9,7 @@ use super::run::{Finished, run};
 use crate::bridge::Backend;
 use crate::data::{InductionSequences, InputDistribution, SparseFeatures};
 use crate::models::LoadedTarget;
-use crate::threads::with_threads;
+use crate::threads::on_device;
 
 /// `decompose.spd`.
 pub struct DecomposeSpd;
@@ -36,13 +35,7 @@ impl Kind for DecomposeSpd {
     }
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        match context.device {
-            Device::Cpu => with_threads(context.threads, || decompose(&Cpu::default(), params, context))?,
-            Device::Cuda(_) => Err(StageError::failed_with_hint(
-                "this build of spdflow has no CUDA support",
-                "leave out `--device`, or use `--device cpu`",
-            )),
-        }
+        on_device(context, |device| decompose(device, params, context))
     }
 }
 

@@ -354,7 +354,7 @@ impl<D: Backend> ComponentModel<D> {
             routing: mask.routing.as_ref(),
             bias: site.bias.as_ref(),
         };
-        if self.target.reads_linearly(site.plan.module) && site.bias.is_none() && !site.plan.identity {
+        if self.target.modules()[site.plan.module].layer.is_factored() && !site.plan.identity {
             // Nobody needs the output itself: U waits to be multiplied by the matrices that read it.
             let components = graph.factored(&u, &graph.masked_activations(&inputs)?)?;
             let Some(frozen) = frozen else { return Ok(components) };

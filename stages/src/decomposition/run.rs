@@ -138,8 +138,7 @@ pub fn run<D: Backend>(
         let at = u32::try_from(step)
             .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
         let stream = Purpose::Data.stream(params.seed, at, 0);
-        let batch =
-            if compact { data.compact_batch(stream, params.batch_size) } else { data.batch(stream, params.batch_size) };
+        let batch = data.batch_counting(stream, params.batch_size, compact);
         let mut draws = StreamDraws { seed: params.seed, step: at, evaluation: false, rows: &batch.rows };
         let logged = step % params.log_every == 0 || step == params.steps;
         let details = logged.then_some(params.evaluation.alive_threshold as f32);

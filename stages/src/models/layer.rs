@@ -87,6 +87,12 @@ impl<D: Backend> Layer<D> {
         }
     }
 
+    /// Returns whether its products stay factored: all who read them are linear, and so may its components' be.
+    #[must_use]
+    pub fn is_factored(&self) -> bool {
+        matches!(self, Self::Linear(linear) if linear.transposed.is_some())
+    }
+
     /// Returns `W x`, without the bias.
     ///
     /// # Errors

@@ -181,13 +181,6 @@ pub trait TargetModel<D: Backend> {
     /// If so, such a row's output does not depend on any mask, and only importance minimality sees it.
     fn zero_rows_are_inert(&self) -> bool;
 
-    /// Returns whether the output of module `module` is only added to other such values and read by matrices, so that it
-    /// may stay a sum of products.
-    fn reads_linearly(&self, module: usize) -> bool {
-        let _ = module;
-        false
-    }
-
     /// Returns the pairs of modules whose weights are each other's transpose in shared storage.
     fn tied_modules(&self) -> Vec<(usize, usize)>;
 }

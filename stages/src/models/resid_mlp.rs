@@ -196,10 +196,6 @@ impl<D: Backend> TargetModel<D> for ResidMlp<D> {
         !self.config.in_bias && (!self.config.out_bias || self.config.n_layers == 1)
     }
 
-    fn reads_linearly(&self, module: usize) -> bool {
-        module % 2 == 1 && !self.config.out_bias
-    }
-
     fn tied_modules(&self) -> Vec<(usize, usize)> {
         Vec::new()
     }

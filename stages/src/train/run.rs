@@ -73,6 +73,29 @@ pub(super) struct Trained {
     pub final_loss: f64,
 }
 
+/// Makes the only training of a stage; as [`train`].
+///
+/// # Errors
+/// Those of [`train`], and [`StageError::Failed`] if the final loss is not a number.
+pub(super) fn train_alone<D: Backend>(
+    device: &D,
+    parameters: Parameters<D>,
+    objective: &impl Objective<D>,
+    recipe: Recipe,
+    seed: u64,
+    context: &StageContext<'_>,
+) -> Result<Trained, StageError> {
+    let place = Place { name: "training", seed, evaluation_seed: seed, progress: (&AtomicU64::new(0), recipe.steps) };
+    let trained = train(device, parameters, objective, recipe, &place, context)?;
+    if !trained.final_loss.is_finite() {
+        return Err(StageError::failed_with_hint(
+            "the training ended with a loss that is not a number",
+            "a smaller learning rate (`lr.start`) usually helps",
+        ));
+    }
+    Ok(trained)
+}
+
 /// Trains `parameters`, continuing from a checkpoint if there is one.
 ///
 /// # Errors

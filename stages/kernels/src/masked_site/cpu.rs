@@ -4,8 +4,9 @@
 //! Gradients that sum over rows (of U, and of masks and sources that rows share) are summed tile by tile, and the
 //! tiles' sums in the order of the tiles. A tile's width depends on the shape alone, so no bit depends on the threads.
 
-use super::elementwise::{Tile, add_complement_product, add_product, clear, copy_columns, subtract_product, with_tile};
+use super::elementwise::{Tile, add_complement_product, clear, copy_columns, subtract_product, with_tile};
 use super::{Gradients, Inputs, Mask, Source};
+use crate::elementwise::add_product;
 use crate::lanes::sum_over;
 use crate::linear;
 use crate::parallel;
@@ -130,7 +131,7 @@ pub(super) fn backward(
         Mask::Between { source: Source::Shared(_), .. } => source.take(),
         _ => None,
     };
-    let mut u_sums = vec![0.0; if u.is_some() { count * u.as_ref().map_or(0, |u| u.len()) } else { 0 }];
+    let mut u_sums = vec![0.0; count * u.as_ref().map_or(0, |u| u.len())];
     let mut component_sums = vec![0.0; if shared.is_some() { count * components } else { 0 }];
     let mut tiles: Vec<TileGradients<'_>> = (0..count)
         .map(|index| TileGradients {
@@ -196,14 +197,13 @@ pub(super) fn backward(
 fn backward_tile(
     inputs: &Inputs<'_>,
     grad_out: &[f32],
-    grads: TileGradients<'_>,
+    mut grads: TileGradients<'_>,
     tile: &mut Tile,
     (start, width): (usize, usize),
     components: usize,
     d_out: usize,
 ) {
     let rows = inputs.rows;
-    let mut grads = grads;
     // Upstream gradient of the rows that went through the components.
     tile.output.resize(d_out * width, 0.0);
     copy_columns(grad_out, rows, start, width, &mut tile.output);

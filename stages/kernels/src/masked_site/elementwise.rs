@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use super::{Inputs, Mask, Source};
+use crate::elementwise::multiply;
 use crate::philox;
 use crate::simd::{dispatch, multiply_add};
 
@@ -103,27 +104,6 @@ dispatch! { fn subtract(values: &mut [f32], other: &[f32]) = subtract_body }
 #[inline(always)]
 fn subtract_body<const FUSED: bool>(values: &mut [f32], other: &[f32]) {
     values.iter_mut().zip(other).for_each(|(value, other)| *value -= other);
-}
-
-dispatch! { fn multiply(a: &[f32], b: &[f32], out: &mut [f32]) = multiply_body }
-
-#[inline(always)]
-fn multiply_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        *out = a * b;
-    }
-}
-
-dispatch! {
-    /// `out += a ⊙ b`.
-    pub(super) fn add_product(a: &[f32], b: &[f32], out: &mut [f32]) = add_product_body
-}
-
-#[inline(always)]
-fn add_product_body<const FUSED: bool>(a: &[f32], b: &[f32], out: &mut [f32]) {
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        *out = multiply_add::<FUSED>(*a, *b, *out);
-    }
 }
 
 dispatch! {

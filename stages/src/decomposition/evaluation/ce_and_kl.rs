@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use spdflow_engine::kind::{ParamIssue, StageError};
 
 use super::super::draws::{DrawKey, Draws, Sampling};
-use super::super::loss::Masks;
+use super::super::loss::{Masks, stochastic_masks_with};
 use super::super::model::{ComponentMask, SiteMask};
 use super::super::step::Step;
 use super::findings::Findings;
@@ -70,7 +70,8 @@ impl<D: Backend> Measurement<D> for Measured {
         let masks: [(&str, Masks<D>); 5] = [
             ("ci_masked", each_site(step, |s| Ok(ComponentMask::Full(step.importances[s].lower.clone())))?),
             ("unmasked", each_site(step, |_| Ok(ComponentMask::Ones))?),
-            ("stoch_masked", stochastic(step, index, draws)?),
+            // Always with the delta component, as in the reference.
+            ("stoch_masked", stochastic_masks_with(step, key(index, 0), true, draws)?),
             ("random_masked", random(step, index, draws)?),
             ("rounded_masked", rounded(step, self.threshold)?),
         ];
@@ -108,18 +109,6 @@ fn each_site<D: Backend>(
     mut mask: impl FnMut(usize) -> DeviceResult<ComponentMask<D>, D>,
 ) -> DeviceResult<Masks<D>, D> {
     (0..step.importances.len()).map(|s| Ok(Some(SiteMask { mask: mask(s)?, delta: None, routing: None }))).collect()
-}
-
-/// One stochastic draw, always with the delta component, as in the reference.
-fn stochastic<D: Backend>(step: &Step<'_, D>, index: usize, draws: &mut dyn Draws<D>) -> DeviceResult<Masks<D>, D> {
-    let mut masks = Vec::new();
-    for (s, importance) in step.importances.iter().enumerate() {
-        let source = draws.source(step.graph, key(index, 0), s, importance.lower.shape().0, step.settings.sampling)?;
-        let mask = ComponentMask::Between(importance.lower.clone(), source);
-        let delta = Some(draws.delta(step.graph, key(index, 0), s)?);
-        masks.push(Some(SiteMask { mask, delta, routing: None }));
-    }
-    Ok(masks)
 }
 
 /// Masks that are uniform in [0, 1) whatever the causal importances: 0 + (1 − 0) times a source.

@@ -162,10 +162,7 @@ impl<D: Backend> EvaluationSource<D> for Streams<'_> {
     fn batch(&self, batch: usize) -> Batch {
         let evaluator = self.evaluator;
         let stream = Purpose::EvaluationData.stream(evaluator.seed, self.index(batch), 0);
-        match evaluator.compact {
-            true => evaluator.data.compact_batch(stream, evaluator.batch_size),
-            false => evaluator.data.batch(stream, evaluator.batch_size),
-        }
+        evaluator.data.batch_counting(stream, evaluator.batch_size, evaluator.compact)
     }
 
     fn draws<'a>(&'a self, batch: usize, rows: &'a [u32]) -> Box<dyn Draws<D> + 'a> {

@@ -248,10 +248,7 @@ impl<D: Backend> AttackSource<D> for Streams<'_, '_, D> {
         let number = scene.number * self.attack.batches as u64 + batch as u64;
         let number = u32::try_from(number).expect("fewer than 2^32 batches of attacks");
         let stream = Purpose::AttackData.stream(scene.seed, number, self.stream);
-        match scene.compact {
-            true => scene.data.compact_batch(stream, scene.batch_size),
-            false => scene.data.batch(stream, scene.batch_size),
-        }
+        scene.data.batch_counting(stream, scene.batch_size, scene.compact)
     }
 
     fn draws<'a>(&'a self, pass: usize, batch: usize, rows: &'a [u32]) -> Box<dyn Draws<D> + 'a> {

@@ -27,7 +27,9 @@ pub use hidden_acts::StochasticHiddenActsRecon;
 pub use importance_minimality::ImportanceMinimality;
 pub use pgd::{MaskScope, PgdAttack, PgdInit, PgdRecon, PgdReconLayerwise, PgdReconSubset};
 pub(in crate::decomposition) use pgd::{Route, adversarial_masks};
-pub(in crate::decomposition) use reconstruction::{Masks, output_elements, output_error, stochastic_masks};
+pub(in crate::decomposition) use reconstruction::{
+    Masks, output_elements, output_error, stochastic_masks, stochastic_masks_with,
+};
 pub use stochastic::{StochasticRecon, StochasticReconLayerwise, StochasticReconSubset};
 pub use unmasked::UnmaskedRecon;
 

@@ -73,10 +73,21 @@ pub(super) fn importance_masks<D: Backend>(step: &Step<'_, D>) -> Masks<D> {
         .collect()
 }
 
-/// Returns one draw of stochastic masks `g + (1 − g) r` for every site (spec section 4).
+/// Returns one draw of stochastic masks `g + (1 − g) r` for every site (spec section 4), with the delta component if
+/// the step uses it.
 pub(in crate::decomposition) fn stochastic_masks<D: Backend>(
     step: &Step<'_, D>,
     key: DrawKey<'_>,
+    draws: &mut dyn Draws<D>,
+) -> DeviceResult<Masks<D>, D> {
+    stochastic_masks_with(step, key, step.settings.use_delta_component, draws)
+}
+
+/// As [`stochastic_masks`], with the delta component or without.
+pub(in crate::decomposition) fn stochastic_masks_with<D: Backend>(
+    step: &Step<'_, D>,
+    key: DrawKey<'_>,
+    use_delta_component: bool,
     draws: &mut dyn Draws<D>,
 ) -> DeviceResult<Masks<D>, D> {
     let mut masks = Vec::new();
@@ -84,7 +95,7 @@ pub(in crate::decomposition) fn stochastic_masks<D: Backend>(
         let components = importance.lower.shape().0;
         let source = draws.source(step.graph, key, s, components, step.settings.sampling)?;
         let mask = ComponentMask::Between(importance.lower.clone(), source);
-        let delta = if step.settings.use_delta_component { Some(draws.delta(step.graph, key, s)?) } else { None };
+        let delta = if use_delta_component { Some(draws.delta(step.graph, key, s)?) } else { None };
         masks.push(Some(SiteMask { mask, delta, routing: None }));
     }
     Ok(masks)

@@ -5,12 +5,9 @@ mod params;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::AtomicU64;
+use spdflow_engine::kind::{Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
-use dfdx::prelude::Cpu;
-use spdflow_engine::kind::{Device, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
-
-use super::run::{self, Place, Trained};
+use super::run::{self, Trained};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::artifact::{json, tensors};
 use crate::bridge::{Backend, DeviceResult, Graph};
@@ -18,7 +15,7 @@ use crate::data::InputDistribution;
 use crate::figure::induction_head::{AttentionMaps, attention, loss_curve};
 use crate::models::{DESCRIPTION_FILE, InductionHead, TargetConfig, TargetDescription, WEIGHTS_FILE};
 use crate::purpose::Purpose;
-use crate::threads::with_threads;
+use crate::threads::on_device;
 use network::Network;
 use params::TrainInductionHeadParams;
 
@@ -40,13 +37,7 @@ impl Kind for TrainInductionHead {
     }
 
     fn run(params: &TrainInductionHeadParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        match context.device {
-            Device::Cpu => with_threads(context.threads, || train(&Cpu::default(), params, context))?,
-            Device::Cuda(_) => Err(StageError::failed_with_hint(
-                "this build of spdflow has no CUDA support",
-                "leave out `--device`, or use `--device cpu`",
-            )),
-        }
+        on_device(context, |device| train(device, params, context))
     }
 }
 
@@ -57,20 +48,8 @@ fn train<D: Backend>(
 ) -> Result<Summary, StageError> {
     let failed = |error: D::Err| StageError::failed(format!("{error:?}"));
     let (network, parameters) = Network::new(device, params).map_err(failed)?;
-    let place = Place {
-        name: "training",
-        seed: params.seed,
-        evaluation_seed: params.seed,
-        progress: (&AtomicU64::new(0), params.steps),
-    };
     let Trained { state, metrics, final_loss } =
-        run::train(device, parameters, &network, params.recipe(), &place, context)?;
-    if !final_loss.is_finite() {
-        return Err(StageError::failed_with_hint(
-            "the training ended with a loss that is not a number",
-            "a smaller learning rate (`lr.start`) usually helps",
-        ));
-    }
+        run::train_alone(device, parameters, &network, params.recipe(), params.seed, context)?;
     let (state, out): (Vec<(String, Tensor)>, _) = (network.state(state), context.out_dir);
     let by_name: Tensors = state.iter().cloned().collect();
     let model = InductionHead::load(params.model(), device, &by_name)?;

@@ -7,12 +7,9 @@ mod params;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::AtomicU64;
+use spdflow_engine::kind::{Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
-use dfdx::prelude::Cpu;
-use spdflow_engine::kind::{Device, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
-
-use super::run::{self, Place, Trained};
+use super::run::{self, Trained};
 use crate::artifact::tensors::Tensors;
 use crate::artifact::{json, tensors};
 use crate::bridge::Backend;
@@ -20,7 +17,7 @@ use crate::data::InputDistribution;
 use crate::figure::resid_mlp::{FEATURES_SHOWN, neuron_contributions};
 use crate::models::{DESCRIPTION_FILE, EMBEDDING, TargetConfig, TargetDescription, UNEMBEDDING, WEIGHTS_FILE};
 use crate::solution::target_contributions;
-use crate::threads::with_threads;
+use crate::threads::on_device;
 use network::Network;
 use params::TrainResidMlpParams;
 
@@ -45,13 +42,7 @@ impl Kind for TrainResidMlp {
     }
 
     fn run(params: &TrainResidMlpParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        match context.device {
-            Device::Cpu => with_threads(context.threads, || train(&Cpu::default(), params, context))?,
-            Device::Cuda(_) => Err(StageError::failed_with_hint(
-                "this build of spdflow has no CUDA support",
-                "leave out `--device`, or use `--device cpu`",
-            )),
-        }
+        on_device(context, |device| train(device, params, context))
     }
 }
 
@@ -62,20 +53,8 @@ fn train<D: Backend>(
 ) -> Result<Summary, StageError> {
     let (network, parameters) =
         Network::new(device, params).map_err(|error| StageError::failed(format!("{error:?}")))?;
-    let place = Place {
-        name: "training",
-        seed: params.seed,
-        evaluation_seed: params.seed,
-        progress: (&AtomicU64::new(0), params.steps),
-    };
     let Trained { state, metrics, final_loss } =
-        run::train(device, parameters, &network, params.recipe(), &place, context)?;
-    if !final_loss.is_finite() {
-        return Err(StageError::failed_with_hint(
-            "the training ended with a loss that is not a number",
-            "a smaller learning rate (`lr.start`) usually helps",
-        ));
-    }
+        run::train_alone(device, parameters, &network, params.recipe(), params.seed, context)?;
     let (state, out) = (network.state(state), context.out_dir);
     let mut summary = Summary::default();
     summary.metric("loss", final_loss);

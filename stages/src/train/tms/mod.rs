@@ -8,9 +8,8 @@ mod params;
 
 use std::sync::atomic::AtomicU64;
 
-use dfdx::prelude::Cpu;
 use rayon::prelude::*;
-use spdflow_engine::kind::{Device, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
+use spdflow_engine::kind::{Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
 use super::run::{self, Place, Trained};
 use crate::artifact::tensors::Tensors;
@@ -20,7 +19,7 @@ use crate::data::InputDistribution;
 use crate::figure::tms::{cosine_similarity_distribution, feature_representation, polygon};
 use crate::matrix::Matrix;
 use crate::models::{DESCRIPTION_FILE, TargetConfig, TargetDescription, Tms, WEIGHTS_FILE, run_plain};
-use crate::threads::with_threads;
+use crate::threads::on_device;
 use network::Network;
 use params::TrainTmsParams;
 
@@ -42,13 +41,7 @@ impl Kind for TrainTms {
     }
 
     fn run(params: &TrainTmsParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        match context.device {
-            Device::Cpu => with_threads(context.threads, || train(&Cpu::default(), params, context))?,
-            Device::Cuda(_) => Err(StageError::failed_with_hint(
-                "this build of spdflow has no CUDA support",
-                "leave out `--device`, or use `--device cpu`",
-            )),
-        }
+        on_device(context, |device| train(device, params, context))
     }
 }
 
