@@ -3,9 +3,9 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! buffers they are given; `None` means nobody needs that gradient.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use dfdx::prelude::{Device, Storage};
+use dfdx::prelude::{Device, HasErr, Storage};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
 use spdflow_kernels::philox::Stream;
@@ -32,12 +32,12 @@ impl<D: Buffers> Clone for Array<D> {
 pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
 
 /// Memory: how kernels read tensors and how parameters live outside the tape.
-pub trait Buffers: Device<f32> {
+pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sync> + Send + Sync {
     /// Shared read access to a matrix's data; the backward pass keeps what it needs.
-    type View: Clone + 'static;
+    type View: Clone + Send + Sync + 'static;
 
     /// Memory that the optimiser updates in place: parameters and their moments.
-    type Buffer: 'static;
+    type Buffer: Send + Sync + 'static;
 
     /// Returns a matrix with the given data, row-major.
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
@@ -92,7 +92,7 @@ pub enum SourceView<D: Buffers> {
         /// Which ones.
         stream: Stream,
         /// The number of each row in the whole batch, `[R]`.
-        rows: Rc<[u32]>,
+        rows: Arc<[u32]>,
     },
 }
 

@@ -2,7 +2,7 @@
 //! a masked site in `cpu_site.rs`.
 
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dfdx::prelude::Cpu;
 use spdflow_kernels::adamw::{self, Update};
@@ -367,7 +367,7 @@ impl Kernels for Cpu {
         let mut sums = vec![0.0; components];
         importance_minimality::sums(u, weights.map(|w| &w[..]), constants, rows, &mut sums);
         let loss = importance_minimality::value(&sums, positions, constants);
-        Ok((self.upload(vec![loss as f32], (1, 1))?, Rc::new(Pooled::from(sums))))
+        Ok((self.upload(vec![loss as f32], (1, 1))?, Arc::new(Pooled::from(sums))))
     }
 
     fn importance_minimality_backward(
@@ -486,15 +486,15 @@ fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
     }
 }
 
-fn network(weights: &[Rc<Pooled>; 4]) -> ci_mlp::Weights<'_> {
+fn network(weights: &[Arc<Pooled>; 4]) -> ci_mlp::Weights<'_> {
     let [w1, b1, w2, b2] = weights;
     ci_mlp::Weights { w1, b1, w2, b2 }
 }
 
 fn weights_of<'a>(
-    w: &'a Rc<Pooled>,
-    v: &'a Rc<Pooled>,
-    u: &'a Rc<Pooled>,
+    w: &'a Arc<Pooled>,
+    v: &'a Arc<Pooled>,
+    u: &'a Arc<Pooled>,
     (d_out, d_in): (usize, usize),
 ) -> faithfulness::Site<'a> {
     faithfulness::Site { w, v, u, d_in, d_out }

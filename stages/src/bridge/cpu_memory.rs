@@ -1,6 +1,6 @@
 //! The processor's memory: matrices are shared buffers from a pool, parameters are plain vectors.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dfdx::prelude::Cpu;
 
@@ -9,12 +9,12 @@ use super::graph::DeviceResult;
 use super::pool::Pooled;
 
 impl Buffers for Cpu {
-    type View = Rc<Pooled>;
+    type View = Arc<Pooled>;
     type Buffer = Vec<f32>;
 
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
         assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
-        Ok(Array { data: Rc::new(Pooled::from(data)), shape })
+        Ok(Array { data: Arc::new(Pooled::from(data)), shape })
     }
 
     fn download(view: &Self::View) -> Vec<f32> {
@@ -31,7 +31,7 @@ impl Buffers for Cpu {
 
     fn array_of_buffer(&self, buffer: &Self::Buffer, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
         assert_eq!(buffer.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
-        Ok(Array { data: Rc::new(Pooled::filled_by(buffer.len(), |data| data.copy_from_slice(buffer))), shape })
+        Ok(Array { data: Arc::new(Pooled::filled_by(buffer.len(), |data| data.copy_from_slice(buffer))), shape })
     }
 
     fn read_gradient(gradient: &GradientBuffer<Self>) -> Vec<f32> {
@@ -50,12 +50,12 @@ impl Buffers for Cpu {
 
 /// Returns the matrix that `fill` writes; it must write every element.
 pub(super) fn written(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
-    Ok(Array { data: Rc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
+    Ok(Array { data: Arc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
 }
 
 /// Returns the matrix that `fill` adds to zeros.
 pub(super) fn summed(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
     let mut data = Pooled::zeros(shape.0 * shape.1);
     fill(&mut data);
-    Ok(Array { data: Rc::new(data), shape })
+    Ok(Array { data: Arc::new(data), shape })
 }

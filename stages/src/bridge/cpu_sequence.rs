@@ -1,6 +1,6 @@
 //! The kernels for token sequences on the processor: every operation is a call on slices.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dfdx::prelude::Cpu;
 use spdflow_kernels::{attention, divergence, embedding, layer_norm, sequence};
@@ -127,7 +127,7 @@ impl SequenceKernels for Cpu {
         rows: usize,
     ) -> DeviceResult<(Array<Self>, Self::View), Self> {
         let (value, normalisers) = divergence::kl_forward(prediction, target, rows);
-        Ok((self.upload(vec![value as f32], (1, 1))?, Rc::new(Pooled::from(normalisers))))
+        Ok((self.upload(vec![value as f32], (1, 1))?, Arc::new(Pooled::from(normalisers))))
     }
 
     fn kl_divergence_backward(
@@ -145,7 +145,7 @@ impl SequenceKernels for Cpu {
 
     fn cross_entropy(&self, logits: &Self::View, labels: &Self::View) -> DeviceResult<(Array<Self>, Self::View), Self> {
         let (value, normalisers) = divergence::cross_entropy_forward(logits, labels);
-        Ok((self.upload(vec![value as f32], (1, 1))?, Rc::new(Pooled::from(normalisers))))
+        Ok((self.upload(vec![value as f32], (1, 1))?, Arc::new(Pooled::from(normalisers))))
     }
 
     fn cross_entropy_backward(

@@ -8,8 +8,8 @@
 //! For this to pay, equal products must be found again: a graph remembers the products of matrices, the products of
 //! terms, and the activation functions it has computed ([`Memo`]).
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::backend::{Array, Backend};
 use super::graph::{DeviceResult, Graph, Precision, Var};
@@ -27,12 +27,12 @@ pub(super) struct Factored<D: Backend> {
     device: D,
     terms: Vec<Term<D>>,
     /// The product, once somebody has asked for it.
-    dense: OnceCell<Var<D>>,
+    dense: OnceLock<Var<D>>,
 }
 
 impl<D: Backend> Factored<D> {
     fn new(device: &D, terms: Vec<Term<D>>) -> Self {
-        Self { device: device.clone(), terms, dense: OnceCell::new() }
+        Self { device: device.clone(), terms, dense: OnceLock::new() }
     }
 
     pub(super) fn shape(&self) -> (usize, usize) {

@@ -1,7 +1,7 @@
 //! The values of one step and how they depend on each other.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use dfdx::prelude::{Gradients, HasErr, OwnedTape, PutTape, Tape};
 use dfdx::tensor_ops::Backward;
@@ -16,7 +16,7 @@ use super::slot::{Identity, Slot};
 pub type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
 
 /// A matrix that the step computes with. Cloning is cheap and keeps the identity.
-pub struct Var<D: Backend>(Rc<Node<D>>);
+pub struct Var<D: Backend>(Arc<Node<D>>);
 
 enum Node<D: Backend> {
     /// A matrix, and its identity on the tape where a gradient flows.
@@ -27,17 +27,17 @@ enum Node<D: Backend> {
 
 impl<D: Backend> Clone for Var<D> {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<D: Backend> Var<D> {
     fn constant(array: Array<D>) -> Self {
-        Self(Rc::new(Node::Dense(array, None)))
+        Self(Arc::new(Node::Dense(array, None)))
     }
 
     pub(super) fn factored(factored: Factored<D>) -> Self {
-        Self(Rc::new(Node::Factored(factored)))
+        Self(Arc::new(Node::Factored(factored)))
     }
 
     /// Returns the sum of products it is, unless it is a matrix.
@@ -50,7 +50,7 @@ impl<D: Backend> Var<D> {
 
     fn traced(device: &D, array: Array<D>) -> DeviceResult<Self, D> {
         let identity = Some(device.try_zeros()?);
-        Ok(Self(Rc::new(Node::Dense(array, identity))))
+        Ok(Self(Arc::new(Node::Dense(array, identity))))
     }
 
     fn identity(&self) -> Option<&Identity<D>> {
@@ -96,13 +96,13 @@ impl<D: Backend> Var<D> {
 
     /// Returns whether both are the same value, not merely equal: one node, or products of the same ones.
     pub fn is_same(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0, &other.0)
             || self.factors().zip(other.factors()).is_some_and(|(factors, others)| factors.is_same(others))
     }
 
     /// Returns a number that no other value has while this one lives.
     pub(super) fn address(&self) -> usize {
-        Rc::as_ptr(&self.0).cast::<()>() as usize
+        Arc::as_ptr(&self.0).cast::<()>() as usize
     }
 
     /// Returns the data, row-major.

@@ -163,7 +163,7 @@ pub struct Module<D: Backend> {
 pub type RunModule<'a, D> = dyn FnMut(usize, &Var<D>) -> DeviceResult<Var<D>, D> + 'a;
 
 /// A network whose modules can be replaced.
-pub trait TargetModel<D: Backend> {
+pub trait TargetModel<D: Backend>: Send + Sync {
     /// Returns the modules in the order in which they run.
     fn modules(&self) -> &[Module<D>];
 

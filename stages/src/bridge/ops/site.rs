@@ -1,6 +1,6 @@
 //! A decomposed matrix with its components masked.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use spdflow_kernels::philox::Stream;
 
@@ -33,7 +33,7 @@ pub enum MaskSource<D: Backend> {
         /// Which ones.
         stream: Stream,
         /// The number of each row in the whole batch.
-        rows: Rc<[u32]>,
+        rows: Arc<[u32]>,
     },
 }
 
@@ -41,7 +41,7 @@ impl<D: Backend> Clone for MaskSource<D> {
     fn clone(&self) -> Self {
         match self {
             Self::Given(source) => Self::Given(source.clone()),
-            Self::Drawn { stream, rows } => Self::Drawn { stream: *stream, rows: Rc::clone(rows) },
+            Self::Drawn { stream, rows } => Self::Drawn { stream: *stream, rows: Arc::clone(rows) },
         }
     }
 }
@@ -103,7 +103,7 @@ impl<D: Backend> Graph<D> {
                         let view = given.view().clone();
                         if given.shape().1 == rows { SourceView::Given(view) } else { SourceView::Shared(view) }
                     }
-                    MaskSource::Drawn { stream, rows } => SourceView::Drawn { stream: *stream, rows: Rc::clone(rows) },
+                    MaskSource::Drawn { stream, rows } => SourceView::Drawn { stream: *stream, rows: Arc::clone(rows) },
                 };
                 MaskView::Between { importance: lower.view().clone(), source: from }
             }
