@@ -7,10 +7,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use spdflow_kernels::ci_mlp::{self, WeightGradients, Weights};
-use spdflow_kernels::linear;
 use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask};
 use spdflow_kernels::philox::{Stream, block, uniform};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
+use spdflow_kernels::{Store, linear};
 
 fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().expect("a thread pool");
@@ -186,7 +186,7 @@ fn bench_linear() {
     for (m, n, rows) in [(20, 5, 944), (200, 40, 3564), (50, 1000, 1290)] {
         let (w, x) = (values(1, m * n), values(2, n * rows));
         let mut y = vec![0.0; m * rows];
-        let ours = best(|| linear::apply(black_box(&w), &x, &mut y, m, n, rows));
+        let ours = best(|| linear::apply(black_box(&w), &x, &mut y, [m, n, rows], Store::Add));
         let naive = best(|| {
             for i in 0..m {
                 for r in 0..rows {

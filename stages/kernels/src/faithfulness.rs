@@ -2,8 +2,7 @@
 //!
 //! `W [d_out, d_in]`, `V [d_in, C]`, `U [C, d_out]`. The weight difference is what the delta component carries.
 
-use crate::linear;
-use crate::squared_error;
+use crate::{Store, linear, squared_error};
 
 /// A site's matrices.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +41,8 @@ impl Site<'_> {
         let components = self.components();
         let v_transposed = transpose(self.v, self.d_in, components);
         let mut product = vec![0.0; self.w.len()];
-        linear::apply_transposed(self.u, &v_transposed, &mut product, self.d_out, components, self.d_in);
+        let shape = [self.d_out, components, self.d_in];
+        linear::apply_transposed(self.u, &v_transposed, &mut product, shape, Store::Write);
         self.w.iter().zip(&product).map(|(w, product)| w - product).collect()
     }
 }
@@ -75,9 +75,10 @@ pub fn backward(site: Site<'_>, grad_out: f32, grad_v: &mut [f32], grad_u: &mut 
     assert_eq!((grad_v.len(), grad_u.len()), (site.v.len(), site.u.len()), "faithfulness: gradients");
     let upstream: Vec<f32> = site.weight_delta().iter().map(|delta| -2.0 * grad_out * delta).collect();
     let v_transposed = transpose(site.v, site.d_in, components);
-    linear::outer(&v_transposed, &upstream, grad_u, components, site.d_out, site.d_in);
+    let shape = [components, site.d_out, site.d_in];
+    linear::outer(&v_transposed, &upstream, grad_u, shape, Store::Add);
     let mut grad_v_transposed = vec![0.0; site.v.len()];
-    linear::apply(site.u, &upstream, &mut grad_v_transposed, components, site.d_out, site.d_in);
+    linear::apply(site.u, &upstream, &mut grad_v_transposed, shape, Store::Write);
     for (grad, term) in grad_v.iter_mut().zip(transpose(&grad_v_transposed, components, site.d_in)) {
         *grad += term;
     }

@@ -13,7 +13,8 @@
 //! whose sums are added in order (`masked_site`), so results do not depend on the number of threads. They may
 //! depend on the processor's feature level ([`simd::Level`]), because fused multiply-adds round once.
 //!
-//! **Gradients** are accumulated (`+=`) into the slices given; `None` means nobody needs that gradient.
+//! **Gradients** are accumulated (`+=`) into the slices given, or written where a [`Store`] says so; `None` means nobody
+//! needs that gradient.
 
 pub mod adamw;
 pub mod attention;
@@ -39,5 +40,8 @@ pub mod sequence;
 pub mod sigmoid;
 pub mod simd;
 pub mod squared_error;
+mod store;
 #[cfg(test)]
 mod testing;
+
+pub use store::Store;

@@ -8,6 +8,11 @@ use rayon::prelude::*;
 /// Work below this many elementary operations is not worth a second thread (about 20 µs).
 const WORTH_SHARING: usize = 200_000;
 
+/// Returns whether so many elementary operations are worth a second thread.
+pub(crate) fn worth_sharing(operations: usize) -> bool {
+    operations >= WORTH_SHARING
+}
+
 /// Calls `task(i, piece)` for the `i`-th piece of `width` elements of `output`.
 pub(crate) fn for_each_row<F>(output: &mut [f32], width: usize, operations: usize, task: F)
 where
@@ -16,7 +21,7 @@ where
     if width == 0 {
         return;
     }
-    if operations < WORTH_SHARING {
+    if !worth_sharing(operations) {
         output.chunks_mut(width).enumerate().for_each(|(index, piece)| task(index, piece));
     } else {
         output.par_chunks_mut(width).enumerate().for_each(|(index, piece)| task(index, piece));
@@ -37,7 +42,7 @@ pub(crate) fn columns(array: &mut [f32], rows: usize, width: usize) -> Vec<Vec<&
 
 /// Calls `task` for every item, in parallel when there is enough to do.
 pub(crate) fn for_each<T: Send, F: Fn(T) + Sync + Send>(items: Vec<T>, operations: usize, task: F) {
-    if operations < WORTH_SHARING {
+    if !worth_sharing(operations) {
         items.into_iter().for_each(task);
     } else {
         items.into_par_iter().for_each(task);

@@ -10,10 +10,10 @@ use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site;
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error};
+use spdflow_kernels::{Store, bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error};
 
 use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
-use super::cpu_memory::{summed, written};
+use super::cpu_memory::written;
 use super::cpu_site::{site, site_gradients};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
@@ -34,7 +34,7 @@ impl Kernels for Cpu {
         (m, rows): (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
         let multiply = if transposed { linear::apply_transposed } else { linear::apply };
-        summed((m, rows), |y| multiply(w, x, y, m, n, rows))
+        written((m, rows), |y| multiply(w, x, y, [m, n, rows], Store::Write))
     }
 
     fn product_backward(
@@ -50,14 +50,14 @@ impl Kernels for Cpu {
     ) -> DeviceResult<(), Self> {
         if let Some(grad_w) = grad_w {
             if transposed {
-                linear::outer(x, grad_out, grad_w, n, m, rows);
+                linear::outer(x, grad_out, grad_w, [n, m, rows], Store::Add);
             } else {
-                linear::outer(grad_out, x, grad_w, m, n, rows);
+                linear::outer(grad_out, x, grad_w, [m, n, rows], Store::Add);
             }
         }
         if let Some(grad_x) = grad_x {
             let multiply = if transposed { linear::apply } else { linear::apply_transposed };
-            multiply(w, grad_out, grad_x, n, m, rows);
+            multiply(w, grad_out, grad_x, [n, m, rows], Store::Add);
         }
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Kernels for Cpu {
         d: usize,
         (m, n): (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
-        summed((m, n), |out| linear::outer(a, b, out, m, n, d))
+        written((m, n), |out| linear::outer(a, b, out, [m, n, d], Store::Write))
     }
 
     fn product_of_rows_backward(
@@ -83,10 +83,10 @@ impl Kernels for Cpu {
         grad_b: Option<&mut Grad>,
     ) -> DeviceResult<(), Self> {
         if let Some(grad_a) = grad_a {
-            linear::apply(grad_out, b, grad_a, m, n, d);
+            linear::apply(grad_out, b, grad_a, [m, n, d], Store::Add);
         }
         if let Some(grad_b) = grad_b {
-            linear::apply_transposed(grad_out, a, grad_b, n, m, d);
+            linear::apply_transposed(grad_out, a, grad_b, [n, m, d], Store::Add);
         }
         Ok(())
     }
@@ -276,9 +276,8 @@ impl Kernels for Cpu {
                 &w[c * inputs * outputs..(c + 1) * inputs * outputs],
                 group_input(x, layout, c),
                 y,
-                outputs,
-                inputs,
-                rows,
+                [outputs, inputs, rows],
+                Store::Add,
             );
         }
         self.upload(y, (groups * outputs, rows))
@@ -299,7 +298,8 @@ impl Kernels for Cpu {
         for c in 0..groups {
             let weights = c * inputs * outputs..(c + 1) * inputs * outputs;
             let grad_out = &grad_out[c * outputs * rows..(c + 1) * outputs * rows];
-            linear::outer(group_input(x, layout, c), grad_out, &mut grad_w[weights.clone()], inputs, outputs, rows);
+            let shape = [inputs, outputs, rows];
+            linear::outer(group_input(x, layout, c), grad_out, &mut grad_w[weights.clone()], shape, Store::Add);
             if rows > 0 {
                 for (grad_b, grad_out) in grad_b[c * outputs..].iter_mut().zip(grad_out.chunks(rows)) {
                     *grad_b += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
@@ -307,7 +307,7 @@ impl Kernels for Cpu {
             }
             if let Some(grad_x) = &mut grad_x {
                 let start = if shared { 0 } else { c * inputs * rows };
-                linear::apply(&w[weights], grad_out, &mut grad_x[start..start + inputs * rows], inputs, outputs, rows);
+                linear::apply(&w[weights], grad_out, &mut grad_x[start..start + inputs * rows], shape, Store::Add);
             }
         }
         Ok(())

@@ -52,10 +52,3 @@ impl Buffers for Cpu {
 pub(super) fn written(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
     Ok(Array { data: Arc::new(Pooled::filled_by(shape.0 * shape.1, fill)), shape })
 }
-
-/// Returns the matrix that `fill` adds to zeros.
-pub(super) fn summed(shape: (usize, usize), fill: impl FnOnce(&mut [f32])) -> DeviceResult<Array<Cpu>, Cpu> {
-    let mut data = Pooled::zeros(shape.0 * shape.1);
-    fill(&mut data);
-    Ok(Array { data: Arc::new(data), shape })
-}

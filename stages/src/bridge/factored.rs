@@ -85,7 +85,7 @@ pub(super) struct Memo<D: Backend>(BTreeMap<(Made, usize, usize), Remembered<D>>
 
 /// A result; what it was made from lives as long, so that addresses stay unique.
 struct Remembered<D: Backend> {
-    _from: [Var<D>; 2],
+    from: [Var<D>; 2],
     result: Var<D>,
 }
 
@@ -106,9 +106,35 @@ pub(super) enum Made {
     TransposedProduct,
     Relu,
     Gelu,
+    /// The same, cut from its history.
+    Detached,
+}
+
+impl<D: Backend> Memo<D> {
+    /// Returns the same with nothing traced: `detach` of everything, which must give the same value every time.
+    fn detached(&self, detach: impl Fn(&Var<D>) -> Var<D>) -> Self {
+        let remembered = self.0.iter().filter(|((how, ..), _)| *how != Made::Detached);
+        let entry = |((how, ..), Remembered { from: [a, b], result }): (&(Made, usize, usize), &Remembered<D>)| {
+            let (a, b) = (detach(a), detach(b));
+            let key = (*how, a.address(), b.address());
+            (key, Remembered { from: [a, b], result: detach(result) })
+        };
+        Self(remembered.map(entry).collect())
+    }
 }
 
 impl<D: Backend> Graph<D> {
+    /// Lets this graph find what `outer` has computed, cut from its history: for a graph that computes with values of
+    /// [`Graph::detach`] of the outer one.
+    #[must_use]
+    pub fn remembering(self, outer: &Self) -> Self {
+        // Detaching writes down what it makes, so the list is taken first.
+        let list = outer.memo.take();
+        let known = list.detached(|value| outer.detach(value));
+        outer.memo.borrow_mut().0.extend(list.0);
+        Self { memo: known.into(), ..self }
+    }
+
     /// Returns what `make` made of `a` and `b`, now or earlier.
     pub(super) fn remembered(
         &self,
@@ -122,7 +148,7 @@ impl<D: Backend> Graph<D> {
             return Ok(found.result.clone());
         }
         let result = make()?;
-        let remembered = Remembered { _from: [a.clone(), b.clone()], result: result.clone() };
+        let remembered = Remembered { from: [a.clone(), b.clone()], result: result.clone() };
         self.memo.borrow_mut().0.insert(key, remembered);
         Ok(result)
     }

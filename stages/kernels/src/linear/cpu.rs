@@ -2,10 +2,10 @@
 
 use crate::gelu::TILE;
 use crate::lanes::{LANES, tree_sum};
-use crate::parallel;
-use crate::simd::{dispatch, multiply_add};
+use crate::simd::{Level, dispatch, level, multiply_add};
+use crate::{Store, parallel};
 
-/// Products with at most this many weights use direct loops: `gemm` would spend its time packing.
+/// Products with at most this many weights use direct loops: others would spend their time packing.
 const SMALL_WEIGHTS: usize = 512;
 
 fn is_small(m: usize, n: usize) -> bool {
@@ -21,7 +21,7 @@ pub(super) enum Sharing {
 
 impl Sharing {
     /// Returns the number of operations that decides whether threads pay.
-    fn operations(self, operations: usize) -> usize {
+    pub(super) fn operations(self, operations: usize) -> usize {
         match self {
             Self::Allowed => operations,
             Self::Forbidden => 0,
@@ -29,54 +29,87 @@ impl Sharing {
     }
 }
 
-/// `y [m, rows] += W [m, n] x`.
-pub(super) fn apply(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
-    if is_small(m, n) {
-        small_apply(w, x, y, n, rows, [n, 1], sharing);
-    } else {
-        product(y, w, x, [m, n, rows], [n as isize, 1], [rows as isize, 1], sharing);
+/// A matrix whose element `(i, j)` is `numbers[i · row + j · column]`; one of the strides is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strided<'a> {
+    pub(super) numbers: &'a [f32],
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// Returns the matrix `[_, columns]` that lies row by row in `numbers`.
+    fn by_rows(numbers: &'a [f32], columns: usize) -> Self {
+        Self { numbers, row: columns, column: 1 }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self { row: self.column, column: self.row, ..self }
+    }
+
+    /// Returns whether the slice holds a matrix `[m, n]`.
+    pub(super) fn fits(self, m: usize, n: usize) -> bool {
+        m == 0 || n == 0 || (m - 1) * self.row + (n - 1) * self.column < self.numbers.len()
     }
 }
 
-/// `y [m, rows] += Wᵀ x` with `W [n, m]`.
-pub(super) fn apply_transposed(w: &[f32], x: &[f32], y: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
+/// `y [m, rows] = W [m, n] x`.
+pub(super) fn apply(w: &[f32], x: &[f32], y: &mut [f32], [m, n, rows]: [usize; 3], store: Store, sharing: Sharing) {
     if is_small(m, n) {
-        small_apply(w, x, y, n, rows, [1, m], sharing);
+        small_apply(w, x, y, [n, rows], [n, 1], store, sharing);
     } else {
-        product(y, w, x, [m, n, rows], [1, m as isize], [rows as isize, 1], sharing);
+        product(y, Strided::by_rows(w, n), Strided::by_rows(x, rows), [m, n, rows], store, sharing);
     }
 }
 
-/// `g [m, n] += y xᵀ`.
-pub(super) fn outer(y: &[f32], x: &[f32], g: &mut [f32], m: usize, n: usize, rows: usize, sharing: Sharing) {
+/// `y [m, rows] = Wᵀ x` with `W [n, m]`.
+pub(super) fn apply_transposed(
+    w: &[f32],
+    x: &[f32],
+    y: &mut [f32],
+    [m, n, rows]: [usize; 3],
+    store: Store,
+    sharing: Sharing,
+) {
     if is_small(m, n) {
-        small_outer(y, x, g, n, rows, sharing);
+        small_apply(w, x, y, [n, rows], [1, m], store, sharing);
     } else {
-        product(g, y, x, [m, rows, n], [rows as isize, 1], [1, rows as isize], sharing);
+        product(y, Strided::by_rows(w, m).transposed(), Strided::by_rows(x, rows), [m, n, rows], store, sharing);
     }
 }
 
-/// `y[i, r] += Σ_j w[i·stride_i + j·stride_j] x[j, r]`, one output feature at a time.
+/// `g [m, n] = y xᵀ`.
+pub(super) fn outer(y: &[f32], x: &[f32], g: &mut [f32], [m, n, rows]: [usize; 3], store: Store, sharing: Sharing) {
+    if is_small(m, n) {
+        small_outer(y, x, g, n, rows, store, sharing);
+    } else {
+        product(g, Strided::by_rows(y, rows), Strided::by_rows(x, rows).transposed(), [m, rows, n], store, sharing);
+    }
+}
+
+/// `y[i, r] = Σ_j w[i·stride_i + j·stride_j] x[j, r]`, one output feature at a time.
 fn small_apply(
     w: &[f32],
     x: &[f32],
     y: &mut [f32],
-    n: usize,
-    rows: usize,
+    [n, rows]: [usize; 2],
     [stride_i, stride_j]: [usize; 2],
+    store: Store,
     sharing: Sharing,
 ) {
     if n == 0 {
-        return;
+        return store.nothing(y);
     }
     let operations = sharing.operations(y.len() * n);
-    parallel::for_each_row(y, rows, operations, |i, y| combine_rows(&w[i * stride_i..], stride_j, n, x, y));
+    parallel::for_each_row(y, rows, operations, |i, y| combine_rows(&w[i * stride_i..], stride_j, n, x, y, store));
 }
 
-dispatch! { fn combine_rows(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32]) = combine_rows_body }
+dispatch! {
+    fn combine_rows(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32], store: Store) = combine_rows_body
+}
 
 #[inline(always)]
-fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32]) {
+fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32], store: Store) {
     let rows = y.len();
     for start in (0..rows).step_by(TILE) {
         let count = TILE.min(rows - start);
@@ -90,7 +123,7 @@ fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &
                 }
             }
             for lane in 0..TILE {
-                y[lane] += sum[lane];
+                y[lane] = store.merge(y[lane], sum[lane]);
             }
         } else {
             for r in start..rows {
@@ -98,21 +131,21 @@ fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &
                 for j in 0..n {
                     sum = multiply_add::<FUSED>(w[j * stride], x[j * rows + r], sum);
                 }
-                y[r] += sum;
+                y[r] = store.merge(y[r], sum);
             }
         }
     }
 }
 
-/// `g[i, j] += Σ_r y[i, r] x[j, r]`.
-fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize, sharing: Sharing) {
+/// `g[i, j] = Σ_r y[i, r] x[j, r]`.
+fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize, store: Store, sharing: Sharing) {
     if rows == 0 {
-        return;
+        return store.nothing(g);
     }
     let operations = sharing.operations(g.len() * rows);
     parallel::for_each_row(g, n, operations, |i, g| {
         for (j, g) in g.iter_mut().enumerate() {
-            *g += dot(&y[i * rows..(i + 1) * rows], &x[j * rows..(j + 1) * rows]);
+            *g = store.merge(*g, dot(&y[i * rows..(i + 1) * rows], &x[j * rows..(j + 1) * rows]));
         }
     });
 }
@@ -141,18 +174,39 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     tree_sum(&lanes)
 }
 
-/// `out [m, n] += a [m, k] · b [k, n]`, with `a` and `b` addressed by their (row, column) strides; `out` is row-major.
-fn product(
+/// `out [m, n] = a [m, k] · b [k, n]`; `out` lies row by row.
+pub(super) fn product(
     out: &mut [f32],
-    a: &[f32],
-    b: &[f32],
-    [m, k, n]: [usize; 3],
-    a_strides: [isize; 2],
-    b_strides: [isize; 2],
+    a: Strided<'_>,
+    b: Strided<'_>,
+    shape: [usize; 3],
+    store: Store,
     sharing: Sharing,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 {
+        // SAFETY: `level` returns a level only if this processor has all of its features.
+        return unsafe { super::avx512::product(out, a, b, shape, store, sharing) };
+    }
+    general_product(out, a, b, shape, store, sharing);
+}
+
+/// [`product`] by the crate `gemm`.
+pub(super) fn general_product(
+    out: &mut [f32],
+    a: Strided<'_>,
+    b: Strided<'_>,
+    [m, k, n]: [usize; 3],
+    store: Store,
+    sharing: Sharing,
+) {
+    assert!(
+        out.len() == m * n && a.fits(m, k) && b.fits(k, n),
+        "product: [{m}, {k}] by [{k}, {n}] into {} numbers",
+        out.len()
+    );
     if m == 0 || n == 0 || k == 0 {
-        return;
+        return store.nothing(out);
     }
     // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
     let parallelism = if sharing.operations(m * n * k) < 1_000_000 {
@@ -160,8 +214,8 @@ fn product(
     } else {
         gemm::Parallelism::Rayon(rayon::current_num_threads())
     };
-    // SAFETY: the public functions checked that the slices hold m·k, k·n and m·n elements, and the strides given
-    // address each of them exactly once; `out` is borrowed mutably, so it overlaps neither operand.
+    // SAFETY: the slices hold what the shape and the strides address, as was just checked; `out` is borrowed mutably,
+    // so it overlaps neither operand.
     unsafe {
         gemm::gemm(
             m,
@@ -170,13 +224,13 @@ fn product(
             out.as_mut_ptr(),
             1,
             n as isize,
-            true,
-            a.as_ptr(),
-            a_strides[1],
-            a_strides[0],
-            b.as_ptr(),
-            b_strides[1],
-            b_strides[0],
+            store == Store::Add,
+            a.numbers.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.numbers.as_ptr(),
+            b.column as isize,
+            b.row as isize,
             1.0,
             1.0,
             false,

@@ -4,12 +4,11 @@
 //! Gradients that sum over rows (of U, and of masks and sources that rows share) are summed tile by tile, and the
 //! tiles' sums in the order of the tiles. A tile's width depends on the shape alone, so no bit depends on the threads.
 
-use super::elementwise::{Tile, add_complement_product, clear, copy_columns, subtract_product, with_tile};
+use super::elementwise::{Tile, add_complement_product, copy_columns, subtract_product, with_tile};
 use super::{Gradients, Inputs, Mask, Source};
 use crate::elementwise::add_product;
 use crate::lanes::sum_over;
-use crate::linear;
-use crate::parallel;
+use crate::{Store, linear, parallel};
 
 /// Elements of one array `[C, width]` of a tile: five of them fit into the second-level cache.
 const TILE_ELEMENTS: usize = 1 << 15;
@@ -51,8 +50,8 @@ fn forward_tile(
 ) {
     let rows = inputs.rows;
     tile.compute(inputs, components, start, width);
-    clear(&mut tile.output, d_out * width);
-    linear::apply_transposed_here(inputs.u, &tile.masked, &mut tile.output, d_out, components, width);
+    tile.output.resize(d_out * width, 0.0);
+    linear::apply_transposed_here(inputs.u, &tile.masked, &mut tile.output, [d_out, components, width], Store::Write);
     tile.shares.clear();
     tile.shares.extend((start..start + width).map(|row| frozen_share(inputs, row)));
     for (o, (out, sums)) in out.iter_mut().zip(tile.output.chunks_mut(width)).enumerate() {
@@ -221,7 +220,7 @@ fn backward_tile(
     }
     tile.compute(inputs, components, start, width);
     if let Some(u_sum) = grads.u_sum.take() {
-        linear::outer_here(&tile.masked, &tile.output, u_sum, components, d_out, width);
+        linear::outer_here(&tile.masked, &tile.output, u_sum, [components, d_out, width], Store::Write);
     }
     if let (Some(grad), Some(frozen)) = (&mut grads.delta_mask, inputs.frozen) {
         for (o, upstream) in tile.output.chunks(width).enumerate() {
@@ -234,8 +233,8 @@ fn backward_tile(
         return;
     }
     // worth[c, r] = Σ_o U[c, o] ∂y[o, r].
-    clear(&mut tile.worth, components * width);
-    linear::apply_here(inputs.u, &tile.output, &mut tile.worth, components, d_out, width);
+    tile.worth.resize(components * width, 0.0);
+    linear::apply_here(inputs.u, &tile.output, &mut tile.worth, [components, d_out, width], Store::Write);
     spread(inputs, grads, tile, (start, width));
 }
 

@@ -38,12 +38,6 @@ pub(super) fn with_tile<R>(task: impl FnOnce(&mut Tile) -> R) -> R {
     TILE.with_borrow_mut(task)
 }
 
-/// Gives `buffer` `length` zeros.
-pub(super) fn clear(buffer: &mut Vec<f32>, length: usize) {
-    buffer.clear();
-    buffer.resize(length, 0.0);
-}
-
 impl Tile {
     /// Computes the tile of `width` rows from `start` on.
     pub(super) fn compute(&mut self, inputs: &Inputs<'_>, components: usize, start: usize, width: usize) {
