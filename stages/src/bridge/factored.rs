@@ -124,15 +124,39 @@ impl<D: Backend> Memo<D> {
 }
 
 impl<D: Backend> Graph<D> {
-    /// Lets this graph find what `outer` has computed, cut from its history: for a graph that computes with values of
-    /// [`Graph::detach`] of the outer one.
+    /// Lets this graph find what `outer` has computed, cut from its history: for a graph that computes with values that
+    /// [`Graph::detach`] makes of the outer one's.
     #[must_use]
     pub fn remembering(self, outer: &Self) -> Self {
-        // Detaching writes down what it makes, so the list is taken first.
-        let list = outer.memo.take();
-        let known = list.detached(|value| outer.detach(value));
-        outer.memo.borrow_mut().0.extend(list.0);
-        Self { memo: known.into(), ..self }
+        let known = outer.memo.borrow().detached(|value| self.detach(value));
+        self.memo.borrow_mut().0.extend(known.0);
+        self
+    }
+
+    fn recall(&self, how: Made, a: &Var<D>, b: &Var<D>) -> Option<Var<D>> {
+        let key = (how, a.address(), b.address());
+        self.memo.borrow().0.get(&key).map(|found| found.result.clone())
+    }
+
+    fn remember(&self, how: Made, a: &Var<D>, b: &Var<D>, result: &Var<D>) {
+        let remembered = Remembered { from: [a.clone(), b.clone()], result: result.clone() };
+        self.memo.borrow_mut().0.insert((how, a.address(), b.address()), remembered);
+    }
+
+    /// Returns the same value cut from its history; the same one every time.
+    pub fn detach(&self, value: &Var<D>) -> Var<D> {
+        if !value.is_traced() {
+            return value.clone();
+        }
+        if let Some(factors) = value.factors() {
+            return Var::factored(factors.map(|factor| self.detach(factor)));
+        }
+        if let Some(found) = self.recall(Made::Detached, value, value) {
+            return found;
+        }
+        let detached = self.constant(value.array().clone());
+        self.remember(Made::Detached, value, value, &detached);
+        detached
     }
 
     /// Returns what `make` made of `a` and `b`, now or earlier.
@@ -143,13 +167,11 @@ impl<D: Backend> Graph<D> {
         b: &Var<D>,
         make: impl FnOnce() -> DeviceResult<Var<D>, D>,
     ) -> DeviceResult<Var<D>, D> {
-        let key = (how, a.address(), b.address());
-        if let Some(found) = self.memo.borrow().0.get(&key) {
-            return Ok(found.result.clone());
+        if let Some(found) = self.recall(how, a, b) {
+            return Ok(found);
         }
         let result = make()?;
-        let remembered = Remembered { from: [a.clone(), b.clone()], result: result.clone() };
-        self.memo.borrow_mut().0.insert(key, remembered);
+        self.remember(how, a, b, &result);
         Ok(result)
     }
 
@@ -280,5 +302,30 @@ mod tests {
         assert!(first.is_same(&second) && !first.is_same(&z));
         let read = |x: &Var<Cpu>| graph.relu(&graph.apply(&w, x).expect("enough memory")).expect("enough memory");
         assert!(read(&first).is_same(&read(&second)));
+    }
+
+    #[test]
+    fn a_graph_that_remembers_another_finds_its_products_without_their_history() {
+        let device = Cpu::default();
+        let outer = Graph::recording(&device);
+        let leaf = |seed: usize, shape: (usize, usize)| {
+            let array = device.upload(values(seed, shape.0 * shape.1), shape).expect("enough memory");
+            outer.leaf(array).expect("enough memory")
+        };
+        let (a, z, w) = (leaf(1, (3, 8)), leaf(2, (3, 5)), leaf(3, (4, 8)));
+        let read = |graph: &Graph<Cpu>, [a, z, w]: [&Var<Cpu>; 3]| -> DeviceResult<Var<Cpu>, Cpu> {
+            graph.apply(w, &graph.factored(a, z)?)
+        };
+        let traced = read(&outer, [&a, &z, &w]).expect("enough memory");
+        let inner = Graph::recording(&device).remembering(&outer);
+        let detached = [&a, &z, &w].map(|leaf| inner.detach(leaf));
+        assert!(detached[0].is_same(&inner.detach(&a)) && !detached[0].is_traced());
+        let found = read(&inner, detached.each_ref()).expect("enough memory");
+        assert!(found.is_same(&inner.detach(&traced)) && traced.is_traced() && !found.is_traced());
+        assert_eq!(found.to_vec(), traced.to_vec());
+        // A graph of its own makes it again.
+        let other = Graph::recording(&device);
+        let made = read(&other, [&a, &z, &w].map(|leaf| other.detach(leaf)).each_ref()).expect("enough memory");
+        assert!(!made.is_same(&found) && made.to_vec() == found.to_vec());
     }
 }

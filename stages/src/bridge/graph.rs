@@ -186,24 +186,13 @@ impl<D: Backend> Graph<D> {
         if self.tape.is_some() { Var::traced(&self.device, array) } else { Ok(Var::constant(array)) }
     }
 
-    /// Returns the same value cut from its history.
-    pub fn detach(&self, value: &Var<D>) -> Var<D> {
-        if !value.is_traced() {
-            return value.clone();
-        }
-        match value.factors() {
-            None => Var::constant(value.array().clone()),
-            Some(factors) => Var::factored(factors.map(|factor| self.detach(factor))),
-        }
-    }
-
     /// Records one operation: `array` was made from `inputs`.
     ///
-    /// `backward` gets the gradient of the output and, for each input that wants one, the buffer to add to. An input
+    /// `backward` gets the gradient of the output and, for each input that wants one, the gradient to contribute to. An input
     /// may appear only once: both places would ask for the same buffer.
     pub(super) fn push<F>(&self, array: Array<D>, inputs: &[&Var<D>], backward: F) -> DeviceResult<Var<D>, D>
     where
-        F: 'static + FnOnce(&D, &GradientBuffer<D>, &mut [Option<GradientBuffer<D>>]) -> DeviceResult<(), D>,
+        F: 'static + FnOnce(&D, &GradientBuffer<D>, &mut [Option<Gradient<D>>]) -> DeviceResult<(), D>,
     {
         let traced = inputs.iter().any(|input| input.is_traced());
         let (Some(tape), true) = (&self.tape, traced) else {

@@ -166,6 +166,8 @@ fn attacked_error<D: Backend>(
     }
     for _ in 0..attack.n_steps {
         let graph = Graph::recording(step.graph.device()).with_precision(step.graph.precision());
+        // Products of matrices are those of the step.
+        let graph = graph.remembering(step.graph);
         let inner = step.detached(&graph);
         let inner = inner.step();
         let leaves: Vec<Option<Var<D>>> = sources
