@@ -1,6 +1,7 @@
 //! Fixture `01_sigmoids`: values and gradients of every squashing function.
 
 use serde_json::Value;
+use spdflow_kernels::Store;
 use spdflow_kernels::sigmoid::{Sigmoid, backward, forward};
 
 use crate::support::{assert_close, cases, number, tolerance};
@@ -19,7 +20,7 @@ fn reference_sigmoids_and_their_gradients() {
             for (which, upstream) in [("grad_pos", &up[..]), ("grad_neg", &down), ("grad_rand", case.floats("g_rand"))]
             {
                 let mut gradient = vec![0.0; x.len()];
-                backward(function, x, upstream, &mut gradient);
+                backward(function, x, upstream, &mut gradient, Store::Write);
                 let key = format!("{name}/{which}");
                 assert_close(&key, &gradient, case.floats(&key), tolerance(&case.json, &key));
             }

@@ -81,7 +81,7 @@ fn bench_ci_mlp(components: usize, rows: usize) {
         (vec![0.0; w1.len()], vec![0.0; w1.len()], vec![0.0; w1.len()], vec![0.0; components]);
     let ours = best(|| {
         let grads = WeightGradients { w1: &mut gw1, b1: &mut gb1, w2: &mut gw2, b2: &mut gb2 };
-        ci_mlp::backward(black_box(&x), weights, &g, Some(&mut grad_x), grads, rows);
+        ci_mlp::backward(black_box(&x), weights, &g, Some((&mut grad_x, Store::Add)), grads, rows);
     });
     let naive = best(|| {
         for c in 0..components {
@@ -134,8 +134,12 @@ fn bench_masked_site(components: usize, rows: usize) {
     report(&format!("masked_site forward  C={components}"), units, ours, naive);
     let (mut ga, mut gm, mut gu) = (vec![0.0; a.len()], vec![0.0; a.len()], vec![0.0; u.len()]);
     let ours = best(|| {
-        let grads =
-            Gradients { activations: Some(&mut ga), mask: Some(&mut gm), u: Some(&mut gu), ..Gradients::default() };
+        let grads = Gradients {
+            activations: Some((&mut ga, Store::Add)),
+            mask: Some((&mut gm, Store::Add)),
+            u: Some((&mut gu, Store::Add)),
+            ..Gradients::default()
+        };
         masked_site::backward(black_box(inputs), &g, grads);
     });
     let naive = best(|| {

@@ -41,6 +41,7 @@ pub mod sigmoid;
 pub mod simd;
 pub mod squared_error;
 mod store;
+pub mod sum;
 #[cfg(test)]
 mod testing;
 

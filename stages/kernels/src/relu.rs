@@ -1,5 +1,7 @@
 //! `relu(x) = max(x, 0)`; the slope at zero is zero, as in the reference.
 
+use crate::Store;
+
 /// Writes `max(x, 0)`.
 ///
 /// # Panics
@@ -11,14 +13,14 @@ pub fn forward(x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Adds `grad_out` where the input is positive.
+/// Stores `grad_out` where the input is positive.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+pub fn backward(x: &[f32], grad_out: &[f32], grad_x: &mut [f32], store: Store) {
     assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "relu: lengths of input and gradients");
     for ((x, grad_out), grad_x) in x.iter().zip(grad_out).zip(grad_x) {
-        *grad_x += if *x > 0.0 { *grad_out } else { 0.0 };
+        *grad_x = store.merge(*grad_x, if *x > 0.0 { *grad_out } else { 0.0 });
     }
 }
 
@@ -31,7 +33,9 @@ mod tests {
         let x = [-1.0, 0.0, 2.0];
         let (mut y, mut g) = ([9.0; 3], [1.0; 3]);
         forward(&x, &mut y);
-        backward(&x, &[3.0; 3], &mut g);
+        backward(&x, &[3.0; 3], &mut g, Store::Add);
         assert_eq!((y, g), ([0.0, 0.0, 2.0], [1.0, 1.0, 4.0]));
+        backward(&x, &[3.0; 3], &mut g, Store::Write);
+        assert_eq!(g, [0.0, 0.0, 3.0]);
     }
 }

@@ -1,5 +1,7 @@
 //! The sum of squared differences, `Σ (prediction − target)²`, accumulated in f64 (spec section 5.0, mse).
 
+use crate::Store;
+
 /// Returns the sum.
 ///
 /// # Panics
@@ -24,18 +26,18 @@ pub fn forward(prediction: &[f32], target: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// Adds `2 g (prediction − target)` to the prediction's gradient.
+/// Stores `2 g (prediction − target)` as the prediction's gradient.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(prediction: &[f32], target: &[f32], grad_out: f32, grad_prediction: &mut [f32]) {
+pub fn backward(prediction: &[f32], target: &[f32], grad_out: f32, grad_prediction: &mut [f32], store: Store) {
     assert_eq!(
         (prediction.len(), target.len()),
         (grad_prediction.len(), grad_prediction.len()),
         "squared error: lengths"
     );
     for ((p, t), grad) in prediction.iter().zip(target).zip(grad_prediction) {
-        *grad += 2.0 * grad_out * (p - t);
+        *grad = store.merge(*grad, 2.0 * grad_out * (p - t));
     }
 }
 
@@ -50,8 +52,8 @@ mod tests {
         assert_eq!(forward(&[0.0, 1.0, 2.0, 1.0, 0.0, 0.0], &[1.0, 1.0, 1.0, 2.0, 0.0, 1.0]), 4.0);
         for n in [0, 1, 16, 17, 50] {
             let (p, t) = (values(1, n), values(2, n));
-            let mut grad = vec![0.0; n];
-            backward(&p, &t, 0.5, &mut grad);
+            let mut grad = vec![f32::NAN; n];
+            backward(&p, &t, 0.5, &mut grad, Store::Write);
             let exact = |p: &[f64]| 0.5 * p.iter().zip(&t).map(|(p, t)| (p - f64::from(*t)).powi(2)).sum::<f64>();
             assert_close("gradient", &grad, &slopes(&p, exact), 1e-6, 1e-6);
         }

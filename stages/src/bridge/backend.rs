@@ -1,7 +1,7 @@
 //! What a device must offer: memory ([`Buffers`]) and the kernels ([`Kernels`]).
 //!
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
-//! buffers they are given; `None` means nobody needs that gradient.
+//! [`Gradient`]s they are given, or write those that are fresh; `None` means nobody needs that gradient.
 
 use std::sync::Arc;
 
@@ -30,6 +30,19 @@ impl<D: Buffers> Clone for Array<D> {
 
 /// The memory behind a gradient.
 pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
+
+/// A gradient that an operation contributes to.
+///
+/// The first contribution may overwrite: its memory starts with arbitrary contents, and nobody clears what is written
+/// anyway. A kernel that can only add asks its device to clear the memory first.
+pub struct Gradient<D: Buffers> {
+    /// As long as the gradient, or of no use yet if it is fresh.
+    pub(super) memory: GradientBuffer<D>,
+    /// How many elements it has.
+    pub(super) length: usize,
+    /// Whether nothing has flowed into it yet.
+    pub(super) fresh: bool,
+}
 
 /// Memory: how kernels read tensors and how parameters live outside the tape.
 pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sync> + Send + Sync {
@@ -119,19 +132,19 @@ pub struct SiteViews<D: Buffers> {
 /// Where a masked site's gradients go.
 pub struct SiteGradients<'a, D: Buffers> {
     /// `Vᵀx`.
-    pub activations: Option<&'a mut GradientBuffer<D>>,
+    pub activations: Option<&'a mut Gradient<D>>,
     /// A mask that is given.
-    pub mask: Option<&'a mut GradientBuffer<D>>,
+    pub mask: Option<&'a mut Gradient<D>>,
     /// The causal importances.
-    pub importance: Option<&'a mut GradientBuffer<D>>,
+    pub importance: Option<&'a mut Gradient<D>>,
     /// Sources that are given.
-    pub source: Option<&'a mut GradientBuffer<D>>,
+    pub source: Option<&'a mut Gradient<D>>,
     /// U.
-    pub u: Option<&'a mut GradientBuffer<D>>,
+    pub u: Option<&'a mut Gradient<D>>,
     /// `Wx`.
-    pub frozen: Option<&'a mut GradientBuffer<D>>,
+    pub frozen: Option<&'a mut Gradient<D>>,
     /// The delta component's mask.
-    pub delta_mask: Option<&'a mut GradientBuffer<D>>,
+    pub delta_mask: Option<&'a mut Gradient<D>>,
 }
 
 /// The operations. Shapes are `(features, rows)` of the result unless said otherwise.
@@ -158,8 +171,8 @@ pub trait Kernels: Buffers {
         n: usize,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_w: Option<&mut GradientBuffer<Self>>,
-        grad_x: Option<&mut GradientBuffer<Self>>,
+        grad_w: Option<&mut Gradient<Self>>,
+        grad_x: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self>;
 
     /// `A Bᵀ` of `a` `(m, d)` and `b` `(n, d)`.
@@ -178,8 +191,8 @@ pub trait Kernels: Buffers {
         d: usize,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_a: Option<&mut GradientBuffer<Self>>,
-        grad_b: Option<&mut GradientBuffer<Self>>,
+        grad_a: Option<&mut Gradient<Self>>,
+        grad_b: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self>;
 
     /// `x ⊙ s` with a factor for each row.
@@ -196,8 +209,8 @@ pub trait Kernels: Buffers {
         factors: &Self::View,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_x: Option<&mut GradientBuffer<Self>>,
-        grad_factors: Option<&mut GradientBuffer<Self>>,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_factors: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self>;
 
     /// Adds `bias [m]` to every row.
@@ -207,14 +220,14 @@ pub trait Kernels: Buffers {
         &self,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_x: Option<&mut GradientBuffer<Self>>,
-        grad_bias: Option<&mut GradientBuffer<Self>>,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_bias: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self>;
 
     /// `a + b`.
     fn add(&self, a: &Self::View, b: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
     /// Gradients of [`Kernels::add`].
-    fn add_backward(&self, grad_out: &GradientBuffer<Self>, grad: &mut GradientBuffer<Self>) -> DeviceResult<(), Self>;
+    fn add_backward(&self, grad_out: &GradientBuffer<Self>, grad: &mut Gradient<Self>) -> DeviceResult<(), Self>;
 
     /// `max(x, 0)`.
     fn relu(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
@@ -223,7 +236,7 @@ pub trait Kernels: Buffers {
         &self,
         x: &Self::View,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// Every number rounded to bfloat16.
@@ -232,7 +245,7 @@ pub trait Kernels: Buffers {
     fn round_bf16_backward(
         &self,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// The exact GELU.
@@ -242,7 +255,7 @@ pub trait Kernels: Buffers {
         &self,
         x: &Self::View,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// A squashing function of the method.
@@ -253,7 +266,7 @@ pub trait Kernels: Buffers {
         function: Sigmoid,
         x: &Self::View,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `scale · x + y_scale · y`, elementwise; the gradient goes to x only.
@@ -270,7 +283,7 @@ pub trait Kernels: Buffers {
         &self,
         scale: f32,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// The elements `span` as a matrix of `shape`.
@@ -285,7 +298,7 @@ pub trait Kernels: Buffers {
         &self,
         span: std::ops::Range<usize>,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `x` `(features, 1)` repeated for every row.
@@ -295,7 +308,7 @@ pub trait Kernels: Buffers {
         &self,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// The private networks of `spdflow_kernels::ci_mlp`; weights are `[w1, b1, w2, b2]`, result `(C, R)`.
@@ -312,8 +325,8 @@ pub trait Kernels: Buffers {
         weights: &[Self::View; 4],
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_x: Option<&mut GradientBuffer<Self>>,
-        grad_weights: [&mut GradientBuffer<Self>; 4],
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_weights: [&mut Gradient<Self>; 4],
     ) -> DeviceResult<(), Self>;
 
     /// `y[c] = W[c]ᵀ x[c] + b[c]` for `groups` components side by side; `x` is shared by all if `shared`.
@@ -331,9 +344,9 @@ pub trait Kernels: Buffers {
         w: &Self::View,
         layout: GroupedShape,
         grad_out: &GradientBuffer<Self>,
-        grad_x: Option<&mut GradientBuffer<Self>>,
-        grad_w: &mut GradientBuffer<Self>,
-        grad_b: &mut GradientBuffer<Self>,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_w: &mut Gradient<Self>,
+        grad_b: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// A site's output with its components masked.
@@ -365,7 +378,7 @@ pub trait Kernels: Buffers {
         prediction: &Self::View,
         target: &Self::View,
         grad_out: &GradientBuffer<Self>,
-        grad_prediction: &mut GradientBuffer<Self>,
+        grad_prediction: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// The importance minimality loss of one site as `(1, 1)`, and the sums S `[C]` its backward pass needs.
@@ -387,7 +400,7 @@ pub trait Kernels: Buffers {
         positions: f64,
         rows: usize,
         grad_out: &GradientBuffer<Self>,
-        grad_u: &mut GradientBuffer<Self>,
+        grad_u: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `Σ (W − (VU)ᵀ)²` as `(1, 1)`; `w` is `(d_out, d_in)`.
@@ -406,8 +419,8 @@ pub trait Kernels: Buffers {
         u: &Self::View,
         w_shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_v: &mut GradientBuffer<Self>,
-        grad_u: &mut GradientBuffer<Self>,
+        grad_v: &mut Gradient<Self>,
+        grad_u: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `Σ_i coefficient_i · scalar_i` as `(1, 1)`.
@@ -417,7 +430,7 @@ pub trait Kernels: Buffers {
         &self,
         coefficient: f64,
         grad_out: &GradientBuffer<Self>,
-        grad: &mut GradientBuffer<Self>,
+        grad: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// One AdamW update in place.

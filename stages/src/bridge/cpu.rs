@@ -10,9 +10,11 @@ use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site;
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{Store, bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error};
+use spdflow_kernels::{Store, bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error, sum};
 
-use super::backend::{Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews};
+use super::backend::{
+    Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews,
+};
 use super::cpu_memory::written;
 use super::cpu_site::{site, site_gradients};
 use super::graph::DeviceResult;
@@ -45,19 +47,19 @@ impl Kernels for Cpu {
         n: usize,
         (m, rows): (usize, usize),
         grad_out: &Grad,
-        grad_w: Option<&mut Grad>,
-        grad_x: Option<&mut Grad>,
+        grad_w: Option<&mut Gradient<Self>>,
+        grad_x: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self> {
-        if let Some(grad_w) = grad_w {
+        if let Some((grad_w, store)) = grad_w.map(Gradient::parts) {
             if transposed {
-                linear::outer(x, grad_out, grad_w, [n, m, rows], Store::Add);
+                linear::outer(x, grad_out, grad_w, [n, m, rows], store);
             } else {
-                linear::outer(grad_out, x, grad_w, [m, n, rows], Store::Add);
+                linear::outer(grad_out, x, grad_w, [m, n, rows], store);
             }
         }
-        if let Some(grad_x) = grad_x {
+        if let Some((grad_x, store)) = grad_x.map(Gradient::parts) {
             let multiply = if transposed { linear::apply } else { linear::apply_transposed };
-            multiply(w, grad_out, grad_x, [n, m, rows], Store::Add);
+            multiply(w, grad_out, grad_x, [n, m, rows], store);
         }
         Ok(())
     }
@@ -79,14 +81,14 @@ impl Kernels for Cpu {
         d: usize,
         (m, n): (usize, usize),
         grad_out: &Grad,
-        grad_a: Option<&mut Grad>,
-        grad_b: Option<&mut Grad>,
+        grad_a: Option<&mut Gradient<Self>>,
+        grad_b: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self> {
-        if let Some(grad_a) = grad_a {
-            linear::apply(grad_out, b, grad_a, [m, n, d], Store::Add);
+        if let Some((grad_a, store)) = grad_a.map(Gradient::parts) {
+            linear::apply(grad_out, b, grad_a, [m, n, d], store);
         }
-        if let Some(grad_b) = grad_b {
-            linear::apply_transposed(grad_out, a, grad_b, [n, m, d], Store::Add);
+        if let Some((grad_b, store)) = grad_b.map(Gradient::parts) {
+            linear::apply_transposed(grad_out, a, grad_b, [n, m, d], store);
         }
         Ok(())
     }
@@ -106,46 +108,38 @@ impl Kernels for Cpu {
         factors: &Self::View,
         _: (usize, usize),
         grad_out: &Grad,
-        grad_x: Option<&mut Grad>,
-        grad_factors: Option<&mut Grad>,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_factors: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self> {
-        rows::scale_backward(x, factors, grad_out, grad_x.map(|g| &mut g[..]), grad_factors.map(|g| &mut g[..]));
+        rows::scale_backward(x, factors, grad_out, grad_x.map(Gradient::parts), grad_factors.map(Gradient::sum));
         Ok(())
     }
 
     fn add_bias(&self, x: &Self::View, bias: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        let mut y = x.to_vec();
-        if shape.1 > 0 {
-            for (y, bias) in y.chunks_mut(shape.1).zip(bias.iter()) {
-                y.iter_mut().for_each(|y| *y += bias);
-            }
-        }
-        self.upload(y, shape)
+        written(shape, |y| sum::add_bias(x, bias, y))
     }
 
     fn add_bias_backward(
         &self,
-        (_, rows): (usize, usize),
+        _: (usize, usize),
         grad_out: &Grad,
-        grad_x: Option<&mut Grad>,
-        grad_bias: Option<&mut Grad>,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_bias: Option<&mut Gradient<Self>>,
     ) -> DeviceResult<(), Self> {
         if let Some(grad_x) = grad_x {
             accumulate(grad_x, grad_out, 1.0);
         }
-        if let (Some(grad_bias), true) = (grad_bias, rows > 0) {
-            for (grad_bias, grad_out) in grad_bias.iter_mut().zip(grad_out.chunks(rows)) {
-                *grad_bias += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
-            }
+        if let Some(grad_bias) = grad_bias {
+            sum::over_rows(grad_out, grad_bias.sum());
         }
         Ok(())
     }
 
     fn add(&self, a: &Self::View, b: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        self.upload(a.iter().zip(b.iter()).map(|(a, b)| a + b).collect(), shape)
+        written(shape, |y| sum::add(a, b, y))
     }
 
-    fn add_backward(&self, grad_out: &Grad, grad: &mut Grad) -> DeviceResult<(), Self> {
+    fn add_backward(&self, grad_out: &Grad, grad: &mut Gradient<Self>) -> DeviceResult<(), Self> {
         accumulate(grad, grad_out, 1.0);
         Ok(())
     }
@@ -154,8 +148,9 @@ impl Kernels for Cpu {
         written(shape, |y| relu::forward(x, y))
     }
 
-    fn relu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
-        relu::backward(x, grad_out, grad_x);
+    fn relu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Gradient<Self>) -> DeviceResult<(), Self> {
+        let (grad_x, store) = grad_x.parts();
+        relu::backward(x, grad_out, grad_x, store);
         Ok(())
     }
 
@@ -163,8 +158,8 @@ impl Kernels for Cpu {
         written(shape, |y| bf16::forward(x, y))
     }
 
-    fn round_bf16_backward(&self, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
-        bf16::backward(grad_out, grad_x);
+    fn round_bf16_backward(&self, grad_out: &Grad, grad_x: &mut Gradient<Self>) -> DeviceResult<(), Self> {
+        bf16::backward(grad_out, grad_x.sum());
         Ok(())
     }
 
@@ -172,8 +167,9 @@ impl Kernels for Cpu {
         written(shape, |y| gelu::forward(x, y))
     }
 
-    fn gelu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
-        gelu::backward(x, grad_out, grad_x);
+    fn gelu_backward(&self, x: &Self::View, grad_out: &Grad, grad_x: &mut Gradient<Self>) -> DeviceResult<(), Self> {
+        let (grad_x, store) = grad_x.parts();
+        gelu::backward(x, grad_out, grad_x, store);
         Ok(())
     }
 
@@ -186,9 +182,10 @@ impl Kernels for Cpu {
         function: Sigmoid,
         x: &Self::View,
         grad_out: &Grad,
-        grad_x: &mut Grad,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        sigmoid::backward(function, x, grad_out, grad_x);
+        let (grad_x, store) = grad_x.parts();
+        sigmoid::backward(function, x, grad_out, grad_x, store);
         Ok(())
     }
 
@@ -200,20 +197,25 @@ impl Kernels for Cpu {
         y_scale: f32,
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
-        self.upload(x.iter().zip(y.iter()).map(|(x, y)| scale * x + y_scale * y).collect(), shape)
+        written(shape, |out| sum::blend(x, scale, y, y_scale, out))
     }
 
-    fn blend_backward(&self, scale: f32, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
+    fn blend_backward(&self, scale: f32, grad_out: &Grad, grad_x: &mut Gradient<Self>) -> DeviceResult<(), Self> {
         accumulate(grad_x, grad_out, scale);
         Ok(())
     }
 
     fn slice(&self, x: &Self::View, span: Range<usize>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
-        self.upload(x[span].to_vec(), shape)
+        written(shape, |out| out.copy_from_slice(&x[span]))
     }
 
-    fn slice_backward(&self, span: Range<usize>, grad_out: &Grad, grad_x: &mut Grad) -> DeviceResult<(), Self> {
-        grad_x[span].iter_mut().zip(grad_out.iter()).for_each(|(grad, grad_out)| *grad += grad_out);
+    fn slice_backward(
+        &self,
+        span: Range<usize>,
+        grad_out: &Grad,
+        grad_x: &mut Gradient<Self>,
+    ) -> DeviceResult<(), Self> {
+        grad_x.sum()[span].iter_mut().zip(grad_out.iter()).for_each(|(grad, grad_out)| *grad += grad_out);
         Ok(())
     }
 
@@ -223,13 +225,11 @@ impl Kernels for Cpu {
 
     fn repeat_rows_backward(
         &self,
-        (_, rows): (usize, usize),
+        _: (usize, usize),
         grad_out: &Grad,
-        grad_x: &mut Grad,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        for (grad, grad_out) in grad_x.iter_mut().zip(grad_out.chunks(rows.max(1))) {
-            *grad += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
-        }
+        sum::over_rows(grad_out, grad_x.sum());
         Ok(())
     }
 
@@ -248,11 +248,12 @@ impl Kernels for Cpu {
         weights: &[Self::View; 4],
         shape: (usize, usize),
         grad_out: &Grad,
-        grad_x: Option<&mut Grad>,
-        [w1, b1, w2, b2]: [&mut Grad; 4],
+        grad_x: Option<&mut Gradient<Self>>,
+        grads: [&mut Gradient<Self>; 4],
     ) -> DeviceResult<(), Self> {
+        let [w1, b1, w2, b2] = grads.map(Gradient::sum);
         let grads = ci_mlp::WeightGradients { w1, b1, w2, b2 };
-        ci_mlp::backward(x, network(weights), grad_out, grad_x.map(|g| &mut g[..]), grads, shape.1);
+        ci_mlp::backward(x, network(weights), grad_out, grad_x.map(Gradient::parts), grads, shape.1);
         Ok(())
     }
 
@@ -264,23 +265,14 @@ impl Kernels for Cpu {
         layout: GroupedShape,
     ) -> DeviceResult<Array<Self>, Self> {
         let GroupedShape { groups, inputs, outputs, rows, .. } = layout;
-        let mut y = vec![0.0; groups * outputs * rows];
-        for c in 0..groups {
-            let y = &mut y[c * outputs * rows..(c + 1) * outputs * rows];
-            if rows > 0 {
-                for (y, b) in y.chunks_mut(rows).zip(&b[c * outputs..]) {
-                    y.fill(*b);
-                }
+        written((groups * outputs, rows), |y| {
+            for c in 0..groups {
+                let y = &mut y[c * outputs * rows..(c + 1) * outputs * rows];
+                let w = &w[c * inputs * outputs..(c + 1) * inputs * outputs];
+                linear::apply_transposed(w, group_input(x, layout, c), y, [outputs, inputs, rows], Store::Write);
+                sum::add_bias_here(&b[c * outputs..(c + 1) * outputs], y);
             }
-            linear::apply_transposed(
-                &w[c * inputs * outputs..(c + 1) * inputs * outputs],
-                group_input(x, layout, c),
-                y,
-                [outputs, inputs, rows],
-                Store::Add,
-            );
-        }
-        self.upload(y, (groups * outputs, rows))
+        })
     }
 
     fn grouped_linear_backward(
@@ -289,27 +281,28 @@ impl Kernels for Cpu {
         w: &Self::View,
         layout: GroupedShape,
         grad_out: &Grad,
-        grad_x: Option<&mut Grad>,
-        grad_w: &mut Grad,
-        grad_b: &mut Grad,
+        grad_x: Option<&mut Gradient<Self>>,
+        grad_w: &mut Gradient<Self>,
+        grad_b: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
         let GroupedShape { groups, inputs, outputs, rows, shared } = layout;
-        let mut grad_x = grad_x;
+        let (grad_w, w_store) = grad_w.parts();
+        let mut grad_x = grad_x.map(Gradient::parts);
+        if let (Some((grad_x, store)), 0) = (&mut grad_x, groups) {
+            store.nothing(grad_x);
+        }
         for c in 0..groups {
             let weights = c * inputs * outputs..(c + 1) * inputs * outputs;
             let grad_out = &grad_out[c * outputs * rows..(c + 1) * outputs * rows];
             let shape = [inputs, outputs, rows];
-            linear::outer(group_input(x, layout, c), grad_out, &mut grad_w[weights.clone()], shape, Store::Add);
-            if rows > 0 {
-                for (grad_b, grad_out) in grad_b[c * outputs..].iter_mut().zip(grad_out.chunks(rows)) {
-                    *grad_b += grad_out.iter().map(|g| f64::from(*g)).sum::<f64>() as f32;
-                }
-            }
-            if let Some(grad_x) = &mut grad_x {
+            linear::outer(group_input(x, layout, c), grad_out, &mut grad_w[weights.clone()], shape, w_store);
+            if let Some((grad_x, store)) = &mut grad_x {
                 let start = if shared { 0 } else { c * inputs * rows };
-                linear::apply(&w[weights], grad_out, &mut grad_x[start..start + inputs * rows], shape, Store::Add);
+                let store = if shared && c > 0 { Store::Add } else { *store };
+                linear::apply(&w[weights], grad_out, &mut grad_x[start..start + inputs * rows], shape, store);
             }
         }
+        sum::over_rows(grad_out, grad_b.sum());
         Ok(())
     }
 
@@ -350,9 +343,10 @@ impl Kernels for Cpu {
         prediction: &Self::View,
         target: &Self::View,
         grad_out: &Grad,
-        grad_prediction: &mut Grad,
+        grad_prediction: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        squared_error::backward(prediction, target, grad_out[0], grad_prediction);
+        let (grad_prediction, store) = grad_prediction.parts();
+        squared_error::backward(prediction, target, grad_out[0], grad_prediction, store);
         Ok(())
     }
 
@@ -379,7 +373,7 @@ impl Kernels for Cpu {
         positions: f64,
         rows: usize,
         grad_out: &Grad,
-        grad_u: &mut Grad,
+        grad_u: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
         importance_minimality::backward(
             u,
@@ -388,7 +382,7 @@ impl Kernels for Cpu {
             sums,
             positions,
             grad_out[0],
-            grad_u,
+            grad_u.parts(),
             rows,
         );
         Ok(())
@@ -411,10 +405,10 @@ impl Kernels for Cpu {
         u: &Self::View,
         w_shape: (usize, usize),
         grad_out: &Grad,
-        grad_v: &mut Grad,
-        grad_u: &mut Grad,
+        grad_v: &mut Gradient<Self>,
+        grad_u: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        faithfulness::backward(weights_of(w, v, u, w_shape), grad_out[0], grad_v, grad_u);
+        faithfulness::backward(weights_of(w, v, u, w_shape), grad_out[0], grad_v.sum(), grad_u.sum());
         Ok(())
     }
 
@@ -424,8 +418,8 @@ impl Kernels for Cpu {
         self.upload(vec![sum as f32], (1, 1))
     }
 
-    fn combine_backward(&self, coefficient: f64, grad_out: &Grad, grad: &mut Grad) -> DeviceResult<(), Self> {
-        grad[0] += (coefficient * f64::from(grad_out[0])) as f32;
+    fn combine_backward(&self, coefficient: f64, grad_out: &Grad, grad: &mut Gradient<Self>) -> DeviceResult<(), Self> {
+        grad.sum()[0] += (coefficient * f64::from(grad_out[0])) as f32;
         Ok(())
     }
 
@@ -480,10 +474,9 @@ impl Kernels for Cpu {
 
 impl Backend for Cpu {}
 
-fn accumulate(grad: &mut Grad, grad_out: &Grad, scale: f32) {
-    for (grad, grad_out) in grad.iter_mut().zip(grad_out.iter()) {
-        *grad += scale * grad_out;
-    }
+fn accumulate(grad: &mut Gradient<Cpu>, grad_out: &Grad, scale: f32) {
+    let (grad, store) = grad.parts();
+    sum::backward(scale, grad_out, grad, store);
 }
 
 fn network(weights: &[Arc<Pooled>; 4]) -> ci_mlp::Weights<'_> {

@@ -4,9 +4,30 @@ use std::sync::Arc;
 
 use dfdx::prelude::Cpu;
 
-use super::backend::{Array, Buffers, GradientBuffer};
+use spdflow_kernels::Store;
+
+use super::backend::{Array, Buffers, Gradient, GradientBuffer};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
+
+impl Gradient<Cpu> {
+    /// Returns the memory and what to do with what it holds; all of it must be written if it says so.
+    pub(super) fn parts(&mut self) -> (&mut [f32], Store) {
+        let store = if self.fresh { Store::Write } else { Store::Add };
+        if self.fresh {
+            *self.memory = Pooled::filled_by(self.length, |_| ()).into_vec();
+            self.fresh = false;
+        }
+        (&mut self.memory, store)
+    }
+
+    /// Returns the memory to add to.
+    pub(super) fn sum(&mut self) -> &mut [f32] {
+        let (memory, store) = self.parts();
+        store.nothing(memory);
+        memory
+    }
+}
 
 impl Buffers for Cpu {
     type View = Arc<Pooled>;

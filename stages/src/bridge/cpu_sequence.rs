@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfdx::prelude::Cpu;
 use spdflow_kernels::{attention, divergence, embedding, layer_norm, sequence};
 
-use super::backend::{Array, Buffers, GradientBuffer};
+use super::backend::{Array, Buffers, Gradient, GradientBuffer};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
 use super::sequence::SequenceKernels;
@@ -24,9 +24,9 @@ impl SequenceKernels for Cpu {
         tokens: &Self::View,
         shape: (usize, usize),
         grad_out: &Grad,
-        grad_table: &mut Grad,
+        grad_table: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        embedding::backward(tokens, grad_out, grad_table, shape.0);
+        embedding::backward(tokens, grad_out, grad_table.sum(), shape.0);
         Ok(())
     }
 
@@ -58,9 +58,9 @@ impl SequenceKernels for Cpu {
         [q, k, v]: [&Self::View; 3],
         layout: attention::Shape,
         grad_out: &Grad,
-        grads: [Option<&mut Grad>; 3],
+        grads: [Option<&mut Gradient<Self>>; 3],
     ) -> DeviceResult<(), Self> {
-        let [grad_q, grad_k, grad_v] = grads.map(|grad| grad.map(|grad| &mut grad[..]));
+        let [grad_q, grad_k, grad_v] = grads.map(|grad| grad.map(Gradient::sum));
         attention::backward(q, k, v, grad_out, attention::Gradients { q: grad_q, k: grad_k, v: grad_v }, layout);
         Ok(())
     }
@@ -92,9 +92,9 @@ impl SequenceKernels for Cpu {
         scale: &Self::View,
         shape: (usize, usize),
         grad_out: &Grad,
-        grads: [Option<&mut Grad>; 3],
+        grads: [Option<&mut Gradient<Self>>; 3],
     ) -> DeviceResult<(), Self> {
-        let [grad_x, grad_scale, grad_shift] = grads.map(|grad| grad.map(|grad| &mut grad[..]));
+        let [grad_x, grad_scale, grad_shift] = grads.map(|grad| grad.map(Gradient::sum));
         let grads = layer_norm::Gradients { x: grad_x, scale: grad_scale, shift: grad_shift };
         layer_norm::backward(x, scale, grad_out, grads, shape.1);
         Ok(())
@@ -114,9 +114,9 @@ impl SequenceKernels for Cpu {
         length: usize,
         rows: usize,
         grad_out: &Grad,
-        grad_x: &mut Grad,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        sequence::last_backward(grad_out, grad_x, rows, length);
+        sequence::last_backward(grad_out, grad_x.sum(), rows, length);
         Ok(())
     }
 
@@ -137,9 +137,9 @@ impl SequenceKernels for Cpu {
         normalisers: &Self::View,
         rows: usize,
         grad_out: &Grad,
-        grad_prediction: &mut Grad,
+        grad_prediction: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        divergence::kl_backward(prediction, target, normalisers, grad_out[0], grad_prediction, rows);
+        divergence::kl_backward(prediction, target, normalisers, grad_out[0], grad_prediction.sum(), rows);
         Ok(())
     }
 
@@ -154,9 +154,9 @@ impl SequenceKernels for Cpu {
         labels: &Self::View,
         normalisers: &Self::View,
         grad_out: &Grad,
-        grad_logits: &mut Grad,
+        grad_logits: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self> {
-        divergence::cross_entropy_backward(logits, labels, normalisers, grad_out[0], grad_logits);
+        divergence::cross_entropy_backward(logits, labels, normalisers, grad_out[0], grad_logits.sum());
         Ok(())
     }
 }

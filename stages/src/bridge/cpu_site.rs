@@ -3,18 +3,18 @@
 use dfdx::prelude::Cpu;
 use spdflow_kernels::masked_site::{Gradients, Inputs, Mask, Source};
 
-use super::backend::{MaskView, SiteGradients, SiteViews, SourceView};
+use super::backend::{Gradient, MaskView, SiteGradients, SiteViews, SourceView};
 
 /// Returns the gradients as slices.
 pub(super) fn site_gradients<'a>(grads: SiteGradients<'a, Cpu>) -> Gradients<'a> {
     Gradients {
-        activations: grads.activations.map(|g| &mut g[..]),
-        mask: grads.mask.map(|g| &mut g[..]),
-        importance: grads.importance.map(|g| &mut g[..]),
-        source: grads.source.map(|g| &mut g[..]),
-        u: grads.u.map(|g| &mut g[..]),
-        frozen: grads.frozen.map(|g| &mut g[..]),
-        delta_mask: grads.delta_mask.map(|g| &mut g[..]),
+        activations: grads.activations.map(Gradient::parts),
+        mask: grads.mask.map(Gradient::parts),
+        importance: grads.importance.map(Gradient::parts),
+        source: grads.source.map(Gradient::parts),
+        u: grads.u.map(Gradient::parts),
+        frozen: grads.frozen.map(Gradient::parts),
+        delta_mask: grads.delta_mask.map(Gradient::sum),
     }
 }
 

@@ -8,7 +8,7 @@ use dfdx::tensor_ops::Backward;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::backend::{Array, Backend, GradientBuffer};
+use super::backend::{Array, Backend, Gradient, GradientBuffer};
 use super::factored::{Factored, Memo};
 use super::slot::{Identity, Slot};
 
@@ -212,7 +212,7 @@ impl<D: Backend> Graph<D> {
             let grad_out = out_slot.take(gradients)?;
             let mut buffers = Vec::with_capacity(slots.len());
             for slot in &slots {
-                buffers.push(slot.as_ref().map(|slot| slot.take(gradients)).transpose()?);
+                buffers.push(slot.as_ref().map(|slot| slot.lend(gradients)).transpose()?);
             }
             backward(&device, &grad_out, &mut buffers)?;
             for (slot, buffer) in slots.iter().zip(buffers) {

@@ -26,7 +26,8 @@ mod sequence;
 mod slot;
 
 pub use backend::{
-    Array, Backend, Buffers, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews, SourceView,
+    Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews,
+    SourceView,
 };
 pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};

@@ -4,7 +4,7 @@
 
 use spdflow_kernels::attention;
 
-use super::backend::{Array, Buffers, GradientBuffer};
+use super::backend::{Array, Buffers, Gradient, GradientBuffer};
 use super::graph::DeviceResult;
 
 /// Operations on sequences of tokens.
@@ -18,7 +18,7 @@ pub trait SequenceKernels: Buffers {
         tokens: &Self::View,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grad_table: &mut GradientBuffer<Self>,
+        grad_table: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `constant` `(features, length)` added to every sequence; its gradient is that of a sum.
@@ -43,7 +43,7 @@ pub trait SequenceKernels: Buffers {
         qkv: [&Self::View; 3],
         layout: attention::Shape,
         grad_out: &GradientBuffer<Self>,
-        grads: [Option<&mut GradientBuffer<Self>>; 3],
+        grads: [Option<&mut Gradient<Self>>; 3],
     ) -> DeviceResult<(), Self>;
     /// How much every position attends to every other, `[sequences, heads, length, length]`; for looking at.
     fn attention_weights(
@@ -68,7 +68,7 @@ pub trait SequenceKernels: Buffers {
         scale: &Self::View,
         shape: (usize, usize),
         grad_out: &GradientBuffer<Self>,
-        grads: [Option<&mut GradientBuffer<Self>>; 3],
+        grads: [Option<&mut Gradient<Self>>; 3],
     ) -> DeviceResult<(), Self>;
 
     /// The last position of each sequence; `shape` is that of `x`.
@@ -79,7 +79,7 @@ pub trait SequenceKernels: Buffers {
         length: usize,
         rows: usize,
         grad_out: &GradientBuffer<Self>,
-        grad_x: &mut GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `Σ KL(softmax(target) ‖ softmax(prediction))` as `(1, 1)`, and what its backward pass needs.
@@ -97,7 +97,7 @@ pub trait SequenceKernels: Buffers {
         normalisers: &Self::View,
         rows: usize,
         grad_out: &GradientBuffer<Self>,
-        grad_prediction: &mut GradientBuffer<Self>,
+        grad_prediction: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `Σ (ln Σ e^logits − logits[label])` over the rows of `labels` `(1, rows)` that are not negative, as `(1, 1)`, and
@@ -110,6 +110,6 @@ pub trait SequenceKernels: Buffers {
         labels: &Self::View,
         normalisers: &Self::View,
         grad_out: &GradientBuffer<Self>,
-        grad_logits: &mut GradientBuffer<Self>,
+        grad_logits: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 }

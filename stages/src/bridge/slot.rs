@@ -6,7 +6,7 @@
 
 use dfdx::prelude::{Gradients, Rank0, Storage, Tensor};
 
-use super::backend::{Backend, GradientBuffer};
+use super::backend::{Backend, Gradient, GradientBuffer};
 use super::graph::DeviceResult;
 
 /// A value's identity on the tape.
@@ -40,9 +40,17 @@ impl<D: Backend> Slot<D> {
         Ok(std::mem::replace(self.find(gradients)?, empty))
     }
 
-    /// Puts a gradient back that was moved out.
-    pub(super) fn put(&self, gradients: &mut Gradients<f32, D>, gradient: GradientBuffer<D>) -> DeviceResult<(), D> {
-        *gradients.get_or_alloc_mut(&self.identity)? = gradient;
+    /// Moves the gradient out for an operation to contribute to.
+    pub(super) fn lend(&self, gradients: &mut Gradients<f32, D>) -> DeviceResult<Gradient<D>, D> {
+        let empty = Storage::<f32>::try_alloc_len(&self.device, 0)?;
+        let memory = std::mem::replace(gradients.get_or_alloc_mut(&self.identity)?, empty);
+        let fresh = Storage::<f32>::len(&self.device, &memory) != self.length;
+        Ok(Gradient { memory, length: self.length, fresh })
+    }
+
+    /// Takes back a gradient that was lent.
+    pub(super) fn put(&self, gradients: &mut Gradients<f32, D>, gradient: Gradient<D>) -> DeviceResult<(), D> {
+        *gradients.get_or_alloc_mut(&self.identity)? = gradient.memory;
         Ok(())
     }
 }

@@ -94,9 +94,9 @@ pub(super) fn component_backward(task: ComponentTask<'_>) {
         }
         let ones = upstream_tile.0.iter().fold(zero, |sum, upstream| _mm512_add_ps(sum, load(upstream)));
         *grad_b2 += total(ones);
-        if let Some(grad_x) = &mut grad_x {
+        if let Some((grad_x, store)) = &mut grad_x {
             for (grad_x, slope) in grad_x[index * ROWS..].iter_mut().zip(slope_tile.rows(x.len())) {
-                *grad_x += slope;
+                *grad_x = store.merge(*grad_x, *slope);
             }
         }
     }

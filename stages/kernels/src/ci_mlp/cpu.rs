@@ -3,8 +3,8 @@
 use super::{WeightGradients, Weights};
 use crate::gelu::{INV_SQRT_2PI, TILE, normal};
 use crate::lanes::{LANES, tree_sum};
-use crate::parallel;
 use crate::simd::{Level, dispatch, level, multiply_add};
+use crate::{Store, parallel};
 
 /// Vector operations per hidden unit, roughly; decides whether threads pay.
 const OPERATIONS_PER_UNIT: usize = 40;
@@ -59,7 +59,7 @@ fn component_forward_body<const FUSED: bool>(x: &[f32], w1: &[f32], b1: &[f32], 
 pub(super) struct ComponentTask<'a> {
     pub(super) x: &'a [f32],
     pub(super) grad_out: &'a [f32],
-    pub(super) grad_x: Option<&'a mut [f32]>,
+    pub(super) grad_x: Option<(&'a mut [f32], Store)>,
     pub(super) w1: &'a [f32],
     pub(super) b1: &'a [f32],
     pub(super) w2: &'a [f32],
@@ -73,15 +73,18 @@ pub(super) fn backward(
     x: &[f32],
     weights: Weights<'_>,
     grad_out: &[f32],
-    grad_x: Option<&mut [f32]>,
+    grad_x: Option<(&mut [f32], Store)>,
     grads: WeightGradients<'_>,
     hidden: usize,
     rows: usize,
 ) {
     if hidden == 0 || rows == 0 {
+        if let Some((grad_x, store)) = grad_x {
+            store.nothing(grad_x);
+        }
         return;
     }
-    let mut grad_x = grad_x.map(|grad_x| grad_x.chunks_mut(rows));
+    let mut grad_x = grad_x.map(|(grad_x, store)| (grad_x.chunks_mut(rows), store));
     let mut tasks = Vec::with_capacity(weights.b2.len());
     let gradient_rows = grads.w1.chunks_mut(hidden).zip(grads.b1.chunks_mut(hidden)).zip(grads.w2.chunks_mut(hidden));
     for (c, (((grad_w1, grad_b1), grad_w2), grad_b2)) in gradient_rows.zip(grads.b2).enumerate() {
@@ -89,7 +92,7 @@ pub(super) fn backward(
         tasks.push(ComponentTask {
             x: &x[span.clone()],
             grad_out: &grad_out[span],
-            grad_x: grad_x.as_mut().and_then(Iterator::next),
+            grad_x: grad_x.as_mut().and_then(|(rows, store)| Some((rows.next()?, *store))),
             w1: &weights.w1[units.clone()],
             b1: &weights.b1[units.clone()],
             w2: &weights.w2[units],
@@ -150,9 +153,9 @@ fn component_backward_body<const FUSED: bool>(task: ComponentTask<'_>) {
             }
         }
         *grad_b2 += tree_sum(&sum_b2);
-        if let Some(grad_x) = &mut grad_x {
+        if let Some((grad_x, store)) = &mut grad_x {
             for (grad_x, slope) in grad_x[tile * TILE..].iter_mut().zip(&x_slope[..x.len()]) {
-                *grad_x += slope;
+                *grad_x = store.merge(*grad_x, *slope);
             }
         }
     }

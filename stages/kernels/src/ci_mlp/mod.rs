@@ -5,6 +5,8 @@
 //! Shapes: `x`, `z` `[C, R]`; `w1`, `b1`, `w2` `[C, H]`; `b2` `[C]`. The hidden layer `[C, H, R]`, sixteen times larger
 //! than anything else in a step, is never written to memory: the backward pass computes it again.
 
+use crate::Store;
+
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod cpu;
@@ -61,7 +63,7 @@ pub fn forward(x: &[f32], weights: Weights<'_>, out: &mut [f32], rows: usize) {
     cpu::forward(x, weights, out, hidden, rows);
 }
 
-/// Adds the gradients of the weights and, if wanted, of the activations.
+/// Adds the gradients of the weights and, if wanted, stores those of the activations.
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -69,7 +71,7 @@ pub fn backward(
     x: &[f32],
     weights: Weights<'_>,
     grad_out: &[f32],
-    grad_x: Option<&mut [f32]>,
+    grad_x: Option<(&mut [f32], Store)>,
     grads: WeightGradients<'_>,
     rows: usize,
 ) {
@@ -81,7 +83,7 @@ pub fn backward(
         (weights.w1.len(), weights.b1.len(), weights.w2.len(), components),
         "ci_mlp: gradients of the weights"
     );
-    if let Some(grad_x) = &grad_x {
+    if let Some((grad_x, _)) = &grad_x {
         assert_eq!(grad_x.len(), size, "ci_mlp: ∂x [{components}, {rows}]");
     }
     cpu::backward(x, weights, grad_out, grad_x, grads, hidden, rows);

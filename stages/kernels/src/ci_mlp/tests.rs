@@ -35,7 +35,7 @@ fn run(components: usize, hidden: usize, rows: usize) -> (Vec<f32>, Vec<f32>, Ve
     let (w1, rest) = rest.split_at_mut(units);
     let (b1, rest) = rest.split_at_mut(units);
     let (w2, b2) = rest.split_at_mut(units);
-    backward(x, weights, &upstream, Some(grad_x), WeightGradients { w1, b1, w2, b2 }, rows);
+    backward(x, weights, &upstream, Some((grad_x, Store::Add)), WeightGradients { w1, b1, w2, b2 }, rows);
     (at, z, upstream, grads)
 }
 

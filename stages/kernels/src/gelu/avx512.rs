@@ -4,12 +4,14 @@
 //! exponential and the division of the general formula: half of the instructions.
 
 use std::arch::x86_64::{
-    __m512, _mm512_abs_ps, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps,
-    _mm512_sub_ps, _mm512_ternarylogic_epi32,
+    __m512, __mmask16, _mm512_abs_ps, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_ternarylogic_epi32,
 };
 
 use super::table::{CENTRAL, END, PIECES_PER_UNIT};
+use crate::Store;
 use crate::lanes::LANES;
 
 /// Returns the lanes as a register.
@@ -93,4 +95,48 @@ impl Gelu {
         let signed = _mm512_ternarylogic_epi32::<0x78>(odd, _mm512_castps_si512(x), _mm512_set1_epi32(i32::MIN));
         (value, _mm512_add_ps(half, _mm512_castsi512_ps(signed)))
     }
+}
+
+/// Calls `task` with the start of every sixteen elements and with how many there are.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn for_each_register(length: usize, mut task: impl FnMut(usize, __mmask16)) {
+    for start in (0..length).step_by(LANES) {
+        let count = (length - start).min(LANES);
+        task(start, !0 >> (LANES - count));
+    }
+}
+
+/// Writes `gelu(x)` element by element.
+#[target_feature(enable = "avx512f")]
+pub(super) fn forward(x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "gelu: lengths of input and output");
+    let gelu = Gelu::new();
+    for_each_register(x.len(), |start, mask| {
+        // SAFETY: the mask ends with the slices, which are equally long.
+        unsafe {
+            let value = gelu.value(_mm512_maskz_loadu_ps(mask, x.as_ptr().add(start)));
+            _mm512_mask_storeu_ps(out.as_mut_ptr().add(start), mask, value);
+        }
+    });
+}
+
+/// Stores `grad_out` times the slope at `x`.
+#[target_feature(enable = "avx512f")]
+pub(super) fn backward(x: &[f32], grad_out: &[f32], grad_x: &mut [f32], store: Store) {
+    assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "gelu: lengths of input and gradients");
+    let gelu = Gelu::new();
+    for_each_register(x.len(), |start, mask| {
+        // SAFETY: the mask ends with the slices, which are equally long.
+        unsafe {
+            let (_, slope) = gelu.value_and_slope(_mm512_maskz_loadu_ps(mask, x.as_ptr().add(start)));
+            let upstream = _mm512_maskz_loadu_ps(mask, grad_out.as_ptr().add(start));
+            let to = grad_x.as_mut_ptr().add(start);
+            let gradient = match store {
+                Store::Write => _mm512_mul_ps(upstream, slope),
+                Store::Add => _mm512_fmadd_ps(upstream, slope, _mm512_maskz_loadu_ps(mask, to)),
+            };
+            _mm512_mask_storeu_ps(to, mask, gradient);
+        }
+    });
 }

@@ -9,8 +9,8 @@
 mod tests;
 
 use crate::lanes::sum_over;
-use crate::parallel;
 use crate::simd::dispatch;
+use crate::{Store, parallel};
 
 /// The constants of the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,7 +73,7 @@ pub fn value(sums: &[f32], positions: f64, constants: Constants) -> f64 {
         .sum()
 }
 
-/// Adds `grad_out ∂L/∂u`.
+/// Stores `grad_out ∂L/∂u`.
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -85,7 +85,7 @@ pub fn backward(
     sums: &[f32],
     positions: f64,
     grad_out: f32,
-    grad_u: &mut [f32],
+    (grad_u, store): (&mut [f32], Store),
     rows: usize,
 ) {
     assert_eq!(
@@ -104,12 +104,12 @@ pub fn backward(
             constants.beta * (inside.log2() + s * constants.ranks / (inside * std::f64::consts::LN_2))
         };
         let scale = (f64::from(grad_out) / positions * (1.0 + frequency)) as f32;
-        component_backward(&u[c * rows..(c + 1) * rows], weights, constants.p, constants.eps, scale, grad);
+        component_backward(&u[c * rows..(c + 1) * rows], weights, constants.p, constants.eps, scale, grad, store);
     });
 }
 
 dispatch! {
-    fn component_backward(u: &[f32], weights: Option<&[f32]>, p: f32, eps: f32, scale: f32, grad: &mut [f32]) = component_backward_body
+    fn component_backward(u: &[f32], weights: Option<&[f32]>, p: f32, eps: f32, scale: f32, grad: &mut [f32], store: Store) = component_backward_body
 }
 
 #[inline(always)]
@@ -120,6 +120,7 @@ fn component_backward_body<const FUSED: bool>(
     eps: f32,
     scale: f32,
     grad: &mut [f32],
+    store: Store,
 ) {
     let weight = |r: usize| weights.map_or(1.0, |w| w[r]);
     for (r, (u, grad)) in u.iter().zip(grad).enumerate() {
@@ -130,6 +131,6 @@ fn component_backward_body<const FUSED: bool>(
         } else {
             p * (u + eps).powf(p - 1.0)
         };
-        *grad += scale * weight(r) * slope;
+        *grad = store.merge(*grad, scale * weight(r) * slope);
     }
 }

@@ -52,7 +52,7 @@ fn gradients_match_finite_differences_with_and_without_row_weights() {
             let mut s = [0.0; 3];
             sums(&u, weights, constants, 19, &mut s);
             let mut grad = vec![0.0; u.len()];
-            backward(&u, weights, constants, &s, n, 1.5, &mut grad, 19);
+            backward(&u, weights, constants, &s, n, 1.5, (&mut grad, Store::Write), 19);
             let expected: Vec<f64> = slopes(&u, exact).iter().map(|g| 1.5 * g).collect();
             assert_close(&format!("{constants:?}"), &grad, &expected, 3e-6, 1e-7);
         }

@@ -4,9 +4,9 @@
 //! Gradients that sum over rows (of U, and of masks and sources that rows share) are summed tile by tile, and the
 //! tiles' sums in the order of the tiles. A tile's width depends on the shape alone, so no bit depends on the threads.
 
-use super::elementwise::{Tile, add_complement_product, copy_columns, subtract_product, with_tile};
+use super::elementwise::{Tile, complement_product, copy_columns, subtract_product, with_tile};
 use super::{Gradients, Inputs, Mask, Source};
-use crate::elementwise::add_product;
+use crate::elementwise::{add_product, store_product};
 use crate::lanes::sum_over;
 use crate::{Store, linear, parallel};
 
@@ -99,11 +99,11 @@ pub(super) enum Upstream<'a> {
 /// One tile's columns of the gradients, and its share of those that sum over rows.
 struct TileGradients<'a> {
     index: usize,
-    activations: Option<Vec<&'a mut [f32]>>,
-    mask: Option<Vec<&'a mut [f32]>>,
-    importance: Option<Vec<&'a mut [f32]>>,
-    source: Option<Vec<&'a mut [f32]>>,
-    frozen: Option<Vec<&'a mut [f32]>>,
+    activations: Option<(Vec<&'a mut [f32]>, Store)>,
+    mask: Option<(Vec<&'a mut [f32]>, Store)>,
+    importance: Option<(Vec<&'a mut [f32]>, Store)>,
+    source: Option<(Vec<&'a mut [f32]>, Store)>,
+    frozen: Option<(Vec<&'a mut [f32]>, Store)>,
     delta_mask: Option<Vec<&'a mut [f32]>>,
     u_sum: Option<&'a mut [f32]>,
     /// Of a mask or a source that all rows share.
@@ -119,6 +119,9 @@ pub(super) fn backward(
 ) {
     let rows = inputs.rows;
     if rows == 0 {
+        for (grad, store) in [grads.u, grads.mask, grads.source].into_iter().flatten() {
+            store.nothing(grad);
+        }
         return;
     }
     let width = tile_width(components);
@@ -130,7 +133,7 @@ pub(super) fn backward(
         Mask::Between { source: Source::Shared(_), .. } => source.take(),
         _ => None,
     };
-    let mut u_sums = vec![0.0; count * u.as_ref().map_or(0, |u| u.len())];
+    let mut u_sums = vec![0.0; count * u.as_ref().map_or(0, |(u, _)| u.len())];
     let mut component_sums = vec![0.0; if shared.is_some() { count * components } else { 0 }];
     let mut tiles: Vec<TileGradients<'_>> = (0..count)
         .map(|index| TileGradients {
@@ -147,14 +150,19 @@ pub(super) fn backward(
         .collect();
     macro_rules! give {
         ($($name:ident),+) => { $(
-            if let Some(array) = $name {
+            if let Some((array, store)) = $name {
                 for (tile, columns) in tiles.iter_mut().zip(parallel::columns(array, rows, width)) {
-                    tile.$name = Some(columns);
+                    tile.$name = Some((columns, store));
                 }
             }
         )+ };
     }
-    give!(activations, mask, importance, source, frozen, delta_mask);
+    give!(activations, mask, importance, source, frozen);
+    if let Some(array) = delta_mask {
+        for (tile, columns) in tiles.iter_mut().zip(parallel::columns(array, rows, width)) {
+            tile.delta_mask = Some(columns);
+        }
+    }
     if u.is_some() && components * d_out > 0 {
         for (tile, sum) in tiles.iter_mut().zip(u_sums.chunks_mut(components * d_out)) {
             tile.u_sum = Some(sum);
@@ -185,9 +193,10 @@ pub(super) fn backward(
         });
     });
     for (total, sums, length) in [(u, u_sums, components * d_out), (shared, component_sums, components)] {
-        if let (Some(total), true) = (total, length > 0) {
+        if let (Some((total, mut store)), true) = (total, length > 0) {
             for sums in sums.chunks(length) {
-                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total = store.merge(*total, *sum));
+                store = Store::Add;
             }
         }
     }
@@ -206,11 +215,11 @@ fn backward_tile(
     // Upstream gradient of the rows that went through the components.
     tile.output.resize(d_out * width, 0.0);
     copy_columns(grad_out, rows, start, width, &mut tile.output);
-    if let Some(mut frozen) = grads.frozen.take().filter(|_| inputs.frozen.is_some()) {
+    if let Some((mut frozen, store)) = grads.frozen.take().filter(|_| inputs.frozen.is_some()) {
         tile.shares.clear();
         tile.shares.extend((start..start + width).map(|row| frozen_share(inputs, row)));
         for (frozen, upstream) in frozen.iter_mut().zip(tile.output.chunks(width)) {
-            add_product(&tile.shares, upstream, frozen);
+            store_product(&tile.shares, upstream, frozen, store);
         }
     }
     if let Some(route) = inputs.routing {
@@ -228,8 +237,8 @@ fn backward_tile(
         }
     }
     let TileGradients { activations, mask, importance, source, delta_mask, component_sum, .. } = &grads;
-    let wanted = [activations, mask, importance, source, delta_mask].iter().any(|columns| columns.is_some());
-    if !wanted && component_sum.is_none() {
+    let wanted = [activations, mask, importance, source].iter().any(|columns| columns.is_some());
+    if !wanted && delta_mask.is_none() && component_sum.is_none() {
         return;
     }
     // worth[c, r] = Σ_o U[c, o] ∂y[o, r].
@@ -247,11 +256,11 @@ fn spread(inputs: &Inputs<'_>, grads: TileGradients<'_>, tile: &Tile, (start, wi
     for (c, worth) in tile.worth.chunks(width).enumerate() {
         let (here, there) = (c * width..(c + 1) * width, c * rows + start..c * rows + start + width);
         let values = &inputs.activations[there.clone()];
-        if let Some(grad) = &mut activations {
-            add_product(&tile.factors[here.clone()], worth, grad[c]);
+        if let Some((grad, store)) = &mut activations {
+            store_product(&tile.factors[here.clone()], worth, grad[c], *store);
         }
-        if let Some(grad) = &mut mask {
-            add_product(values, worth, grad[c]);
+        if let Some((grad, store)) = &mut mask {
+            store_product(values, worth, grad[c], *store);
         }
         if let Some(grad) = &mut delta_mask {
             subtract_product(values, worth, grad[0]);
@@ -262,12 +271,12 @@ fn spread(inputs: &Inputs<'_>, grads: TileGradients<'_>, tile: &Tile, (start, wi
             }
             continue;
         };
-        if let Some(grad) = &mut importance {
-            add_complement_product(&tile.sources[here], values, worth, grad[c]);
+        if let Some((grad, store)) = &mut importance {
+            complement_product(&tile.sources[here], values, worth, grad[c], *store);
         }
         let lower = &lower[there];
-        if let Some(grad) = &mut source {
-            add_complement_product(lower, values, worth, grad[c]);
+        if let Some((grad, store)) = &mut source {
+            complement_product(lower, values, worth, grad[c], *store);
         }
         if let Some(sum) = &mut component_sum {
             sum[c] = sum_over(width, |r| (1.0 - lower[r]) * values[r] * worth[r]);

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use super::{Inputs, Mask, Source};
+use crate::Store;
 use crate::elementwise::multiply;
 use crate::philox;
 use crate::simd::{dispatch, multiply_add};
@@ -101,14 +102,17 @@ fn subtract_body<const FUSED: bool>(values: &mut [f32], other: &[f32]) {
 }
 
 dispatch! {
-    /// `out += (1 − c) ⊙ a ⊙ b`.
-    pub(super) fn add_complement_product(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) = add_complement_product_body
+    /// `out = (1 − c) ⊙ a ⊙ b`, or added.
+    pub(super) fn complement_product(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32], store: Store) = complement_product_body
 }
 
 #[inline(always)]
-fn add_complement_product_body<const FUSED: bool>(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
+fn complement_product_body<const FUSED: bool>(c: &[f32], a: &[f32], b: &[f32], out: &mut [f32], store: Store) {
     for (((c, a), b), out) in c.iter().zip(a).zip(b).zip(out) {
-        *out = multiply_add::<FUSED>((1.0 - c) * a, *b, *out);
+        *out = match store {
+            Store::Write => (1.0 - c) * a * b,
+            Store::Add => multiply_add::<FUSED>((1.0 - c) * a, *b, *out),
+        };
     }
 }
 

@@ -15,6 +15,7 @@ mod elementwise;
 #[cfg(test)]
 mod tests;
 
+use crate::Store;
 use crate::philox::Stream;
 
 /// The masks of a site's components.
@@ -77,17 +78,17 @@ pub struct Inputs<'a> {
 #[derive(Debug, Default)]
 pub struct Gradients<'a> {
     /// Of the activations.
-    pub activations: Option<&'a mut [f32]>,
+    pub activations: Option<(&'a mut [f32], Store)>,
     /// Of a mask that is given.
-    pub mask: Option<&'a mut [f32]>,
+    pub mask: Option<(&'a mut [f32], Store)>,
     /// Of the causal importances between which and one the mask lies.
-    pub importance: Option<&'a mut [f32]>,
+    pub importance: Option<(&'a mut [f32], Store)>,
     /// Of the sources, if they are not drawn.
-    pub source: Option<&'a mut [f32]>,
+    pub source: Option<(&'a mut [f32], Store)>,
     /// Of U.
-    pub u: Option<&'a mut [f32]>,
+    pub u: Option<(&'a mut [f32], Store)>,
     /// Of the frozen product.
-    pub frozen: Option<&'a mut [f32]>,
+    pub frozen: Option<(&'a mut [f32], Store)>,
     /// Of the delta mask.
     pub delta_mask: Option<&'a mut [f32]>,
 }

@@ -130,25 +130,29 @@ fn check(case: Case) {
             .sum::<f64>()
     };
     let expected = slopes(&at, loss);
-    let mut grads = vec![0.0; at.len()];
-    let mut rest = &mut grads[..];
-    let [ga, gm, gu, gt, gd, gg, gs] = lengths.map(|n| {
-        let (head, tail) = std::mem::take(&mut rest).split_at_mut(n);
-        rest = tail;
-        head
-    });
-    let wanted = Gradients {
-        activations: Some(ga),
-        mask: (!gm.is_empty()).then_some(gm),
-        importance: (!gg.is_empty()).then_some(gg),
-        source: (!gs.is_empty()).then_some(gs),
-        u: Some(gu),
-        frozen: Some(gt),
-        delta_mask: case.delta.then_some(gd),
-    };
-    backward(inputs, &upstream, wanted);
-    let scale = 4e-6 * (case.components.max(case.rows).max(case.d_out) as f64);
-    assert_close(&format!("gradients of {case:?}"), &grads, &expected, 2e-6, scale);
+    // What is written needs no clearing, except that of the delta component's mask, which is a sum over components.
+    for (store, held) in [(Store::Add, 0.0), (Store::Write, f32::NAN)] {
+        let mut grads = vec![held; at.len()];
+        let mut rest = &mut grads[..];
+        let [ga, gm, gu, gt, gd, gg, gs] = lengths.map(|n| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(n);
+            rest = tail;
+            head
+        });
+        gd.fill(0.0);
+        let wanted = Gradients {
+            activations: Some((ga, store)),
+            mask: (!gm.is_empty()).then_some((gm, store)),
+            importance: (!gg.is_empty()).then_some((gg, store)),
+            source: (!gs.is_empty()).then_some((gs, store)),
+            u: Some((gu, store)),
+            frozen: Some((gt, store)),
+            delta_mask: case.delta.then_some(gd),
+        };
+        backward(inputs, &upstream, wanted);
+        let scale = 4e-6 * (case.components.max(case.rows).max(case.d_out) as f64);
+        assert_close(&format!("gradients of {case:?}"), &grads, &expected, 2e-6, scale);
+    }
 }
 
 #[test]
@@ -185,8 +189,12 @@ fn large(span: std::ops::Range<usize>) -> [Vec<f32>; 4] {
     let mut y = vec![0.0; d_out * span.len()];
     forward(inputs, &mut y);
     let (mut ga, mut gg, mut gu) = (vec![0.0; a.len()], vec![0.0; g.len()], vec![0.0; u.len()]);
-    let grads =
-        Gradients { activations: Some(&mut ga), importance: Some(&mut gg), u: Some(&mut gu), ..Gradients::default() };
+    let grads = Gradients {
+        activations: Some((&mut ga, Store::Write)),
+        importance: Some((&mut gg, Store::Write)),
+        u: Some((&mut gu, Store::Write)),
+        ..Gradients::default()
+    };
     backward(inputs, &upstream, grads);
     [y, ga, gg, gu]
 }
@@ -241,9 +249,9 @@ fn masked_activations_are_the_output_of_a_site_whose_u_is_the_identity() {
             let (mut ga, mut gg, mut gd) = (vec![0.0; c * rows], vec![0.0; c * rows], vec![0.0; rows]);
             let mut gs = vec![0.0; if matches!(source, Source::Given(_)) { c * rows } else { c }];
             let grads = Gradients {
-                activations: Some(&mut ga),
-                importance: Some(&mut gg),
-                source: Some(&mut gs),
+                activations: Some((&mut ga, Store::Add)),
+                importance: Some((&mut gg, Store::Add)),
+                source: Some((&mut gs, Store::Add)),
                 delta_mask: Some(&mut gd),
                 ..Gradients::default()
             };

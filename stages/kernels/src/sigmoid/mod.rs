@@ -7,8 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::parallel;
 use crate::simd::dispatch;
+use crate::{Store, parallel};
 
 /// A squashing function.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -208,28 +208,28 @@ fn forward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], out: &mut [f32]
     });
 }
 
-/// Adds the gradient that the function passes on.
+/// Stores the gradient that the function passes on.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+pub fn backward(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32], store: Store) {
     assert_eq!((x.len(), x.len()), (grad_out.len(), grad_x.len()), "sigmoid: lengths of input and gradients");
     let operations = x.len() * OPERATIONS_PER_ELEMENT;
     parallel::for_each_row(grad_x, PIECE, operations, |index, grad_x| {
         let span = index * PIECE..index * PIECE + grad_x.len();
-        backward_at_level(function, &x[span.clone()], &grad_out[span], grad_x);
+        backward_at_level(function, &x[span.clone()], &grad_out[span], grad_x, store);
     });
 }
 
 dispatch! {
-    fn backward_at_level(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) = backward_body
+    fn backward_at_level(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32], store: Store) = backward_body
 }
 
 #[inline(always)]
-fn backward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32]) {
+fn backward_body<const FUSED: bool>(function: Sigmoid, x: &[f32], grad_out: &[f32], grad_x: &mut [f32], store: Store) {
     for_function!(function, |f| {
         for ((x, g), grad) in x.iter().zip(grad_out).zip(grad_x) {
-            *grad += f.gradient(*x, *g);
+            *grad = store.merge(*grad, f.gradient(*x, *g));
         }
     });
 }

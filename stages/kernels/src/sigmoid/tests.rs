@@ -41,7 +41,7 @@ fn slices_give_what_single_values_give() {
     for function in [Sigmoid::LowerLeakyHard { alpha: A }, Sigmoid::UpperLeakyHard { alpha: A }, Sigmoid::Normal] {
         let (mut y, mut dx) = (vec![0.0; 37], vec![1.0; 37]);
         forward(function, &x, &mut y);
-        backward(function, &x, &g, &mut dx);
+        backward(function, &x, &g, &mut dx, Store::Add);
         for i in 0..37 {
             assert_eq!((y[i], dx[i]), (function.value(x[i]), 1.0 + function.gradient(x[i], g[i])));
         }
