@@ -155,10 +155,11 @@ fn product(
         return;
     }
     // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
-    let parallelism = if sharing.operations(m * n * k) < 1_000_000 {
-        gemm::Parallelism::None
-    } else {
+    let operations = sharing.operations(m * n * k);
+    let parallelism = if operations >= 1_000_000 && parallel::is_worth_sharing(operations) {
         gemm::Parallelism::Rayon(rayon::current_num_threads())
+    } else {
+        gemm::Parallelism::None
     };
     // SAFETY: the public functions checked that the slices hold m·k, k·n and m·n elements, and the strides given
     // address each of them exactly once; `out` is borrowed mutably, so it overlaps neither operand.
