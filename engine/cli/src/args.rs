@@ -95,6 +95,9 @@ pub(crate) struct PipelineArgs {
     /// Apply `[profile.NAME.set]` of the file.
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
+    /// Take the pipeline at every point of `[sweep.NAME]` of the file.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sweep: Option<String>,
 }
 
 /// Where results are: part of every command that makes them or finds them.
@@ -253,6 +256,15 @@ pub(crate) struct MetricsArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// Sort by a number or a parameter of the sweep, `-NAME` from the largest to the smallest.
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    /// Take together the instances that agree in these: axes, parameters of the sweep, `stage`.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) group_by: Vec<String>,
+    /// Show these numbers instead of the headlines; any that a run has logged: `train/loss/total`, or its end.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
 }
 
 /// `spdflow kinds`.

@@ -39,7 +39,12 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
 
 /// Reads and checks the pipeline that a command names.
 pub(crate) fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
-    let options = LoadOptions { profile: args.profile.clone(), set: args.set.clone(), files: &shipped::Files };
+    let options = LoadOptions {
+        profile: args.profile.clone(),
+        set: args.set.clone(),
+        sweep: args.sweep.clone(),
+        files: &shipped::Files,
+    };
     Ok(spec::load(&shipped::path_of(&args.file)?, &options, &registry())?)
 }
 
