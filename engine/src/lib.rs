@@ -21,6 +21,7 @@ mod select;
 pub mod spec;
 pub mod suggest;
 pub mod value;
+pub mod why;
 pub mod workspace;
 
 pub use artifact::MANIFEST;
