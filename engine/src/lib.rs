@@ -12,6 +12,7 @@ pub mod executor;
 pub mod fingerprint;
 mod graph;
 pub mod kind;
+pub mod lock;
 pub mod machine;
 mod outputs;
 pub mod pipeline;

@@ -28,6 +28,7 @@ const EXIT_CODES: &str = "Exit codes:
   4    a stage failed
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
+  10   the pipeline is not what its lock file says
   130  interrupted, after a checkpoint (143: terminated)";
 
 /// How to speak: options that every command takes.
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Show the headline numbers of a pipeline's stages.
     Metrics(MetricsArgs),
+    /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
+    Lock(LockArgs),
     /// List the stage kinds, or describe one.
     Kinds(KindsArgs),
     /// List the pipelines shipped with spdflow.
@@ -265,6 +268,23 @@ pub(crate) struct MetricsArgs {
     /// Show these numbers instead of the headlines; any that a run has logged: `train/loss/total`, or its end.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
+}
+
+/// `spdflow lock`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LockArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The cache and the results.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Write nothing; exit with 10 if the pipeline is not what the lock file says.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The lock file instead of the one beside the pipeline.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) lock_file: Option<PathBuf>,
 }
 
 /// `spdflow kinds`.

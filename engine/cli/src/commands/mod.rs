@@ -3,6 +3,7 @@
 mod check;
 mod graph;
 mod kinds;
+mod lock;
 mod log;
 mod metrics;
 mod pipelines;
@@ -26,6 +27,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
     match command {
         Command::Check(args) => check::check(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
+        Command::Lock(args) => lock::lock(&args, style),
         Command::Kinds(args) => kinds::kinds(&args, style),
         Command::Pipelines => pipelines::pipelines(style),
         Command::Run(args) => run::run(&args, style),
