@@ -11,3 +11,4 @@ mod layering;
 mod mistakes;
 mod running;
 mod support;
+mod sweeps;

@@ -40,14 +40,40 @@ fn an_edited_parameter_runs_its_stage_and_a_reverted_one_nothing() {
     let edit = ["--set", "stage.decompose.params.steps=21"];
     let expected = "\
 small: 1 fresh, 2 run
-  run     decompose[seed=0]: parameters, inputs or version changed
-  run     decompose[seed=1]: parameters, inputs or version changed
+  run     decompose[seed=0]: `params.steps` 20 → 21
+  run     decompose[seed=1]: `params.steps` 20 → 21
 ";
     bench.run(&[&["status", "small.toml", "--exit-code"][..], &edit].concat()).assert(3, expected, "");
     let edited = events(&bench, &edit);
     assert_eq!(outcomes(&edited), ["decompose[seed=0] ran", "decompose[seed=1] ran", "target cached"]);
     let reverted = events(&bench, &[]);
     assert_eq!(outcomes(&reverted), ["decompose[seed=0] cached", "decompose[seed=1] cached", "target cached"]);
+}
+
+#[test]
+fn a_plan_says_what_differs_from_an_earlier_result() {
+    let bench = bench();
+    events(&bench, &["decompose[seed=0]"]);
+    let other_seed = "\
+small: 2 fresh, 1 run
+  run     decompose[seed=2]: no earlier result; unlike `decompose[seed=0]`: `params.seed` 0 → 2
+";
+    bench.run(&["status", "small.toml", "--set", "axes.seed=[0, 2]"]).assert(0, other_seed, "");
+    let edit = ["--set", "stage.target.params.seed=1", "--set", "stage.decompose.params.lr.start=2e-3"];
+    events(&bench, &[&["target"][..], &edit].concat());
+    let other_target = "\
+small: 1 fresh, 2 run
+  run     decompose[seed=0]: `params.lr.start` 0.001 → 0.002; input `target`: different bytes, produced by `target`
+  run     decompose[seed=1]: no earlier result; unlike `decompose[seed=0]`: `params.lr.start` 0.001 → 0.002; `params.seed` 0 → 1; input `target`: different bytes, produced by `target`
+";
+    bench.run(&[&["status", "small.toml"][..], &edit].concat()).assert(0, other_target, "");
+    let json = bench.run(&[&["plan", "small.toml", "--json"][..], &edit].concat());
+    let plan: serde_json::Value = serde_json::from_str(&json.stdout).expect("one JSON document");
+    let compared = &plan["stages"][1]["compared"];
+    assert_eq!(compared["instance"], "decompose[seed=0]");
+    let first = serde_json::json!({ "field": "params.lr.start", "before": 0.001, "after": 0.002 });
+    assert_eq!(compared["differences"][0], first);
+    assert_eq!(compared["differences"][1]["producers"], serde_json::json!(["target"]));
 }
 
 #[test]

@@ -219,6 +219,19 @@ impl Cache {
         }
     }
 
+    /// Returns the digest of the bytes of a record's file, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the cache cannot be read.
+    pub fn record_digest(&self, fingerprint: &Digest) -> Result<Option<Digest>, CacheError> {
+        let path = self.record_path(fingerprint);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Digest::of(&bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CacheError::io("read", &path)(error)),
+        }
+    }
+
     /// Stores a record. Its blobs must have been stored before: a reader that sees the record may rely on them.
     ///
     /// # Errors

@@ -86,6 +86,14 @@ impl Cache {
         Ok(result)
     }
 
+    /// Returns the fingerprints of up to `most` records, in no particular order; of folders that cannot be read, none.
+    #[must_use]
+    pub fn fingerprints(&self, most: usize) -> Vec<Digest> {
+        let heads = list(&self.root().join("records")).unwrap_or_default();
+        let paths = heads.iter().flat_map(|head| list(head).unwrap_or_default());
+        paths.filter_map(|path| digest_of(&path, ".json")).take(most).collect()
+    }
+
     /// Lists `<folder>/ab/cdef…<suffix>` in order, with the digest each name stands for.
     fn files(&self, folder: &str, suffix: &str) -> Result<Vec<(PathBuf, Option<Digest>)>, CacheError> {
         let mut found = Vec::new();
@@ -95,13 +103,18 @@ impl Cache {
                 continue;
             }
             for path in list(&head)? {
-                let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let digest = name(&path).strip_suffix(suffix).and_then(|tail| (name(&head) + tail).parse().ok());
+                let digest = digest_of(&path, suffix);
                 found.push((path, digest));
             }
         }
         Ok(found)
     }
+}
+
+/// Returns the digest that the path `…/ab/cdef…<suffix>` stands for.
+fn digest_of(path: &Path, suffix: &str) -> Option<Digest> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (name(path.parent()?) + name(path).strip_suffix(suffix)?).parse().ok()
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {

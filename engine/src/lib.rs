@@ -12,6 +12,7 @@ pub mod executor;
 pub mod fingerprint;
 mod graph;
 pub mod kind;
+pub mod lock;
 pub mod machine;
 mod outputs;
 pub mod pipeline;
@@ -21,6 +22,7 @@ mod select;
 pub mod spec;
 pub mod suggest;
 pub mod value;
+pub mod why;
 pub mod workspace;
 
 pub use artifact::MANIFEST;

@@ -23,6 +23,28 @@ pub struct Pipeline {
     pub sources: Vec<Source>,
     /// The instances, producers before consumers; ties in the order of the file, then of the axes' values.
     pub instances: Vec<Instance>,
+    /// The sweep it was expanded for.
+    pub sweep: Option<Sweep>,
+}
+
+/// A sweep: the values of its parameters at each of its points.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// Its name, which is also that of the axis of its points.
+    pub name: String,
+    /// Short, distinct names of the parameters that vary.
+    pub keys: Vec<String>,
+    /// The points, in the order of the axis.
+    pub points: Vec<SweepPoint>,
+}
+
+/// A point of a sweep.
+#[derive(Debug, Clone)]
+pub struct SweepPoint {
+    /// As in `decompose[price=coeff-0.001]`.
+    pub name: String,
+    /// The value of each parameter.
+    pub values: Vec<Value>,
 }
 
 /// A text a pipeline was read from.

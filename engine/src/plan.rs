@@ -13,6 +13,7 @@ use crate::error::RunError;
 use crate::fingerprint::Key;
 use crate::kind::Device;
 use crate::pipeline::{Instance, Pipeline};
+use crate::why::{Comparison, Earlier};
 use crate::workspace::{Found, Known, Workspace};
 
 /// What would happen to each instance in scope, in the order of the pipeline.
@@ -33,6 +34,8 @@ pub struct Step {
     pub action: Action,
     /// Why.
     pub why: String,
+    /// How its key differs from an earlier one, if it must run and [`Plan::explain`] has found one.
+    pub comparison: Option<Comparison>,
     /// Its fingerprint, unless its inputs are unknown.
     pub fingerprint: Option<Digest>,
     pub(crate) known: Option<Known>,
@@ -148,9 +151,60 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
     Ok(plan)
 }
 
+/// How many stages without an earlier result in place are compared with what the cache has: it costs a look at every
+/// record.
+const MOST_SEARCHES: usize = 100;
+
+impl Plan {
+    /// Finds out, for stages that must run, how their keys differ from earlier ones, and says so in [`Step::why`].
+    ///
+    /// # Errors
+    /// As [`plan`].
+    pub fn explain(
+        &mut self,
+        pipeline: &Pipeline,
+        workspace: &Workspace<'_>,
+        scope: &Scope,
+        device: Device,
+    ) -> Result<(), RunError> {
+        let forced = scope.forced(pipeline);
+        let artifacts: BTreeMap<usize, Digest> =
+            self.steps.iter().filter_map(|step| Some((step.index, step.artifact()?))).collect();
+        let mut earlier = Earlier::new(workspace.cache);
+        let mut searches = 0;
+        for step in self.steps.iter_mut().filter(|step| step.action == Action::Run && !forced[step.index]) {
+            let (Some(_), instance) = (step.fingerprint, &pipeline.instances[step.index]) else { continue };
+            let in_place = workspace.in_place(instance);
+            searches += usize::from(in_place.is_none());
+            // The result in place may be the very one, with a record that is gone or a blob that is missing.
+            if searches > MOST_SEARCHES || in_place == step.fingerprint {
+                continue;
+            }
+            let inputs = input_digests(instance, |producer| artifacts.get(&producer).copied());
+            let wanted = key(instance, &inputs, device).preimage();
+            let producers = |slot: &str| {
+                let producers = instance.inputs.get(slot).into_iter().flatten();
+                producers.map(|producer| pipeline.instances[*producer].id.to_string()).collect()
+            };
+            let id = instance.id.to_string();
+            step.comparison = earlier.compare(&wanted, &id, in_place, &producers);
+            match &step.comparison {
+                Some(comparison) if in_place.is_some() || comparison.instance == id => {
+                    step.why = comparison.to_string();
+                }
+                Some(comparison) => {
+                    step.why = format!("{}; unlike `{}`: {comparison}", step.why, comparison.instance);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Step {
     fn unknown(index: usize, action: Action, why: String) -> Self {
-        Self { index, action, why, fingerprint: None, known: None }
+        Self { index, action, why, comparison: None, fingerprint: None, known: None }
     }
 
     fn found(index: usize, fingerprint: Digest, found: Found) -> Self {
@@ -159,7 +213,7 @@ impl Step {
             Found::Cached { known, why, .. } => (Action::Cached, why, Some(known)),
             Found::Absent { why } => (Action::Run, why, None),
         };
-        Self { index, action, why, fingerprint: Some(fingerprint), known }
+        Self { index, action, why, comparison: None, fingerprint: Some(fingerprint), known }
     }
 }
 

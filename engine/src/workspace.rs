@@ -58,6 +58,11 @@ impl<'a> Workspace<'a> {
         self.out.path().join(instance.out_path())
     }
 
+    /// Returns the fingerprint of the result that was last put in the instance's place.
+    pub(crate) fn in_place(&self, instance: &Instance) -> Option<Digest> {
+        self.memos().get(&memo_name(instance)).map(|memo| memo.fingerprint)
+    }
+
     pub(crate) fn write_memos(&self) -> Result<(), CacheError> {
         self.cache.write_memos(&self.memo_key, &mut self.memos())
     }

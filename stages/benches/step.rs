@@ -11,7 +11,7 @@ use spdflow_kernels::philox::{Stream, normal};
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
 use spdflow_stages::data::{Generation, InputDistribution, SparseFeatures};
 use spdflow_stages::decomposition::config::DecomposeParams;
-use spdflow_stages::decomposition::draws::StreamDraws;
+use spdflow_stages::decomposition::draws::training_draws;
 use spdflow_stages::decomposition::run::build;
 use spdflow_stages::decomposition::step::{OutputLoss, StepSettings};
 use spdflow_stages::decomposition::trainer::{ClipNorms, Trainer, unobserved};
@@ -149,8 +149,10 @@ fn measure(experiment: &Experiment, threads: usize, steps: usize, rounds: usize)
     let mut advance = |count: usize| {
         for _ in 0..count {
             let batch = experiment.data.batch_counting(Purpose::Data.stream(0, step, 0), params.batch_size, true);
-            let mut draws = StreamDraws { seed: 0, step, evaluation: false, rows: &batch.rows };
-            trainer.step(u64::from(step), &batch, &mut draws, None, &mut unobserved).expect("enough memory");
+            let parts = trainer.split(batch);
+            trainer
+                .step(u64::from(step), &parts, &training_draws(0, step), None, &mut unobserved::<Cpu>)
+                .expect("enough memory");
             step += 1;
         }
     };

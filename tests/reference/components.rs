@@ -172,33 +172,33 @@ fn check(case: &Case, recorded: &Value) {
     let plus = graph.squared_error(&pass.output, &negative).expect("enough memory");
     let minus = graph.squared_error(&pass.output, &positive).expect("enough memory");
     let loss = graph.combine(&[(0.25, plus), (-0.25, minus)]).expect("enough memory");
-    let mut gradients = graph.backward(&loss).expect("enough memory");
-    let mut gradient = |leaf: &Var<Cpu>| {
-        let (features, rows) = leaf.shape();
-        let data = Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
-        (transposed(&data, features, rows), data)
-    };
+    // Activations and masks are feature-major here, row-major there; parameters are the same.
+    let mut by_row: Vec<(String, Var<Cpu>)> = Vec::new();
     if !reads_tokens {
-        check("grad/input", &gradient(&input).0, case.floats(&format!("{id}/grad/input")));
+        by_row.push(("grad/input".to_owned(), input.clone()));
     }
     for (site, mask) in model.sites().iter().zip(&masks) {
         let Some(mask) = mask else { continue };
         let name = &site.plan.name;
         if let ComponentMask::Full(leaf) | ComponentMask::PerComponent(leaf) = &mask.mask {
-            check(&format!("grad/mask/{name}"), &gradient(leaf).0, case.floats(&format!("{id}/grad/mask/{name}")));
+            by_row.push((format!("grad/mask/{name}"), leaf.clone()));
         }
         if let Some(leaf) = &mask.delta {
-            check(
-                &format!("grad/delta_mask/{name}"),
-                &gradient(leaf).0,
-                case.floats(&format!("{id}/grad/delta_mask/{name}")),
-            );
+            by_row.push((format!("grad/delta_mask/{name}"), leaf.clone()));
         }
     }
-    for (parameter, leaf) in parameters.iter().zip(&leaves.0) {
+    let wanted: Vec<Var<Cpu>> = by_row.iter().map(|(_, leaf)| leaf).chain(&leaves.0).cloned().collect();
+    let gradients = graph.gradients(&loss, &wanted).expect("enough memory");
+    let (of_rows, of_parameters) = gradients.split_at(by_row.len());
+    for ((key, leaf), gradient) in by_row.iter().zip(of_rows) {
+        let (features, rows) = leaf.shape();
+        let ours = transposed(&Cpu::read_gradient(gradient), features, rows);
+        check(key, &ours, case.floats(&format!("{id}/{key}")));
+    }
+    for (parameter, gradient) in parameters.iter().zip(of_parameters) {
         let key = format!("grad/{}", parameter.name);
         if case.has(&format!("{id}/{key}")) {
-            check(&key, &gradient(leaf).1, case.floats(&format!("{id}/{key}")));
+            check(&key, &Cpu::read_gradient(gradient), case.floats(&format!("{id}/{key}")));
         }
     }
 }

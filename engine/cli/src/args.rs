@@ -28,6 +28,7 @@ const EXIT_CODES: &str = "Exit codes:
   4    a stage failed
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
+  10   the pipeline is not what its lock file says
   130  interrupted, after a checkpoint (143: terminated)";
 
 /// How to speak: options that every command takes.
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Show the headline numbers of a pipeline's stages.
     Metrics(MetricsArgs),
+    /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
+    Lock(LockArgs),
     /// List the stage kinds, or describe one.
     Kinds(KindsArgs),
     /// List the pipelines shipped with spdflow.
@@ -95,6 +98,9 @@ pub(crate) struct PipelineArgs {
     /// Apply `[profile.NAME.set]` of the file.
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
+    /// Take the pipeline at every point of `[sweep.NAME]` of the file.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sweep: Option<String>,
 }
 
 /// Where results are: part of every command that makes them or finds them.
@@ -253,6 +259,32 @@ pub(crate) struct MetricsArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// Sort by a number or a parameter of the sweep, `-NAME` from the largest to the smallest.
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    /// Take together the instances that agree in these: axes, parameters of the sweep, `stage`.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) group_by: Vec<String>,
+    /// Show these numbers instead of the headlines; any that a run has logged: `train/loss/total`, or its end.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+}
+
+/// `spdflow lock`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LockArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// The cache and the results.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Write nothing; exit with 10 if the pipeline is not what the lock file says.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The lock file instead of the one beside the pipeline.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) lock_file: Option<PathBuf>,
 }
 
 /// `spdflow kinds`.

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     SomeFailed = 5,
     /// The cache cannot be used or is damaged.
     Cache = 7,
+    /// The pipeline is not what its lock file says.
+    Drift = 10,
     /// Stopped by Ctrl-C, after a checkpoint.
     Interrupted = 130,
     /// Stopped by a termination signal, after a checkpoint.

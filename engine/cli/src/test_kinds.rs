@@ -91,7 +91,7 @@ impl Files for Memory {
 pub(crate) fn load(text: &'static str, profile: Option<&str>, set: &[&str]) -> Result<Pipeline, Report> {
     let files = Memory([("p.toml", text)].into());
     let set = set.iter().map(|argument| (*argument).to_owned()).collect();
-    let options = LoadOptions { profile: profile.map(str::to_owned), set, files: &files };
+    let options = LoadOptions { profile: profile.map(str::to_owned), set, sweep: None, files: &files };
     spec::load(Path::new("p.toml"), &options, &registry())
 }
 

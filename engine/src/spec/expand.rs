@@ -1,12 +1,14 @@
 //! Makes instances out of stages: matrix, inputs, parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::axes::{Axis, AxisValue};
 use super::check::Checked;
 use super::overrides::Variables;
 use super::stage::StageSpec;
 use super::substitute::{self, Substitution};
+use super::sweep::Variants;
 use super::{Mistakes, join};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Needs;
@@ -24,23 +26,30 @@ pub(super) struct Placement {
     pub(super) axes: Vec<usize>,
     /// How many values each of them has.
     pub(super) lengths: Vec<usize>,
+    /// The numbers, counted over all points, of those that the matrix keeps; all when absent. Sorted.
+    pub(super) kept: Option<Arc<[usize]>>,
 }
 
 impl Placement {
     /// Returns the number of instances.
     pub(super) fn count(&self) -> usize {
-        self.lengths.iter().product()
+        self.kept.as_ref().map_or_else(|| self.lengths.iter().product(), |kept| kept.len())
     }
 
     /// Returns the positions on the axes of the instance with this number.
-    pub(super) fn coordinates(&self, mut number: usize) -> Vec<usize> {
-        let mut coordinates = vec![0; self.lengths.len()];
-        for (coordinate, length) in coordinates.iter_mut().zip(&self.lengths).rev() {
-            *coordinate = number % length;
-            number /= length;
-        }
-        coordinates
+    pub(super) fn coordinates(&self, number: usize) -> Vec<usize> {
+        coordinates(&self.lengths, self.kept.as_ref().map_or(number, |kept| kept[number]))
     }
+}
+
+/// Returns the positions on axes of these lengths of the point with this number, the last axis fastest.
+fn coordinates(lengths: &[usize], mut number: usize) -> Vec<usize> {
+    let mut coordinates = vec![0; lengths.len()];
+    for (coordinate, length) in coordinates.iter_mut().zip(lengths).rev() {
+        *coordinate = number % length;
+        number /= length;
+    }
+    coordinates
 }
 
 /// Returns the instances, producers first. Complete only if no mistake was found.
@@ -104,16 +113,25 @@ fn place(checked: &Checked, order: &[usize], mistakes: &mut Mistakes) -> Option<
     let mut first: usize = 0;
     for &stage in order {
         let spec = &checked.stages[stage];
-        let Some(axes) = spec.matrix.clone() else { continue };
+        let Some(matrix) = &spec.matrix else { continue };
+        let axes = matrix.axes.clone();
         let lengths: Vec<_> = axes.iter().map(|axis| checked.axes[*axis].values.len()).collect();
-        let count = lengths.iter().try_fold(1_usize, |count, length| count.checked_mul(*length));
+        let all = lengths.iter().try_fold(1_usize, |count, length| count.checked_mul(*length));
+        let kept: Option<Arc<[usize]>> = all
+            .filter(|all| matrix.is_sparse() && *all <= MAX_INSTANCES)
+            .map(|all| (0..all).filter(|number| matrix.has(&coordinates(&lengths, *number))).collect());
+        if kept.as_ref().is_some_and(|kept| kept.is_empty()) && lengths.iter().all(|length| *length > 0) {
+            let message = format!("`matrix` of stage `{}` leaves no point", spec.name);
+            mistakes.push(Diagnostic::new(message).at(spec.origin.as_ref()).hint("loosen `include` or `exclude`"));
+        }
+        let count = kept.as_ref().map_or(all, |kept| Some(kept.len()));
         let total = count.and_then(|count| first.checked_add(count)).filter(|total| *total <= MAX_INSTANCES);
         let Some(total) = total else {
             let message = format!("stage `{}` brings the pipeline to more than {MAX_INSTANCES} instances", spec.name);
             mistakes.push(Diagnostic::new(message).at(spec.origin.as_ref()));
             return None;
         };
-        placements[stage] = Some(Placement { first, axes, lengths });
+        placements[stage] = Some(Placement { first, axes, lengths, kept });
         first = total;
     }
     Some(placements)
@@ -136,11 +154,18 @@ fn params_of(
     let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
     let count = placement.count();
     // Resolving is the slow part; instances that cannot differ share it.
-    let differ = substitute::has_placeholders(params);
+    let variants = spec.variants.as_ref();
+    let differ = substitute::has_placeholders(params) || variants.is_some();
     let mut resolved = Vec::with_capacity(count);
     for number in 0..if differ { count } else { count.min(1) } {
         let coordinates = placement.coordinates(number);
-        let mut params = params.clone();
+        let mut params = match variants {
+            None => params.clone(),
+            Some(Variants { axis, params }) => {
+                let on_axis = placement.axes.iter().position(|other| other == axis);
+                params[coordinates[on_axis.expect("a varied stage runs over the sweep")]].clone()
+            }
+        };
         let before = mistakes.len();
         let point = point(placement, &coordinates, &checked.axes);
         let mut substitution = Substitution {

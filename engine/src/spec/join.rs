@@ -5,6 +5,7 @@
 //! that is neither shared, fixed nor gathered leaves open which instance is meant, and is a mistake.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Mistakes;
 use super::check::Checked;
@@ -13,6 +14,7 @@ use super::reference::position_of;
 use super::stage::{InputSource, InputSpec, StageSpec};
 use crate::diagnostic::Diagnostic;
 use crate::kind::InputSlot;
+use crate::pipeline::InstanceId;
 use crate::suggest::{hint_among, listed};
 use crate::value::Origin;
 
@@ -35,6 +37,8 @@ pub(super) struct Slot {
 struct Source {
     first: usize,
     lengths: Vec<usize>,
+    /// As in [`Placement`].
+    kept: Option<Arc<[usize]>>,
     /// For each axis of the producer, where its position comes from.
     picks: Vec<Pick>,
 }
@@ -57,6 +61,7 @@ impl Slot {
 }
 
 impl Source {
+    /// Returns the instances at these coordinates of the consumer; of a matrix that leaves out points, those it keeps.
     fn instances(&self, coordinates: &[usize]) -> Vec<usize> {
         let mut numbers = vec![0];
         for (pick, length) in self.picks.iter().zip(&self.lengths) {
@@ -70,7 +75,11 @@ impl Source {
                 .flat_map(|number| positions.clone().map(move |position| number * length + position))
                 .collect();
         }
-        numbers.into_iter().map(|number| self.first + number).collect()
+        let index = |number: usize| match &self.kept {
+            None => Some(number),
+            Some(kept) => kept.binary_search(&number).ok(),
+        };
+        numbers.into_iter().filter_map(index).map(|number| self.first + number).collect()
     }
 }
 
@@ -263,7 +272,39 @@ impl Joiner<'_> {
                 },
             }
         }
-        (mistakes.len() == before).then(|| Source { first: placement.first, lengths: placement.lengths.clone(), picks })
+        if mistakes.len() > before {
+            return None;
+        }
+        let Placement { first, lengths, kept, .. } = placement;
+        let found = Source { first: *first, lengths: lengths.clone(), kept: kept.clone(), picks };
+        if kept.is_some() {
+            self.check_points(input, source, producer_name, &found, mistakes);
+        }
+        (mistakes.len() == before).then_some(found)
+    }
+
+    /// Writes down the first instance of the consumer whose input a sparse matrix has left out.
+    fn check_points(
+        &self,
+        input: &InputSpec,
+        source: &InputSource,
+        producer: &str,
+        found: &Source,
+        mistakes: &mut Mistakes,
+    ) {
+        let lacking = (0..self.placement.count())
+            .map(|number| self.placement.coordinates(number))
+            .find(|coordinates| found.instances(coordinates).is_empty());
+        let Some(coordinates) = lacking else { return };
+        let axes = self.placement.axes.iter().zip(coordinates).map(|(axis, position)| {
+            let axis = &self.checked.axes[*axis];
+            (axis.name.clone(), axis.values[position].text.clone())
+        });
+        let instance = InstanceId { stage: self.consumer.name.clone(), axes: axes.collect() };
+        let message =
+            format!("input `{}` of `{instance}`: the matrix of `{producer}` leaves out that point", input.slot);
+        let hint = format!("leave the point out of `{}` too, or let `{producer}` have it", self.consumer.name);
+        mistakes.push(Diagnostic::new(message).at(source.origin.as_ref()).hint(hint));
     }
 
     fn ambiguous(&self, input: &InputSpec, source: &InputSource, producer: &str, axis: usize) -> Diagnostic {

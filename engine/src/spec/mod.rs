@@ -1,7 +1,7 @@
 //! Reads pipelines: text to [`Pipeline`], or every mistake in it.
 //!
 //! The steps, each a file: `source` reads the file and its bases; `merge` lays them over one another; `overrides`
-//! applies the profile and the `--set` arguments; `check` turns the tree into stages (`stage`, `axes`, `reference`);
+//! applies the profile and the `--set` arguments; `sweep` takes the sweeps out; `check` turns the tree into stages (`stage`, `axes`, `reference`);
 //! `expand` makes instances, joins their inputs and resolves their parameters (`substitute`). All of them add to one
 //! list of mistakes, so that one report shows everything.
 
@@ -18,6 +18,7 @@ mod resources;
 mod source;
 mod stage;
 mod substitute;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -35,13 +36,15 @@ pub struct LoadOptions<'a> {
     pub profile: Option<String>,
     /// `--set` arguments, `KEY=VALUE`.
     pub set: Vec<String>,
+    /// The sweep to expand.
+    pub sweep: Option<String>,
     /// Where pipeline files come from.
     pub files: &'a dyn Files,
 }
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        Self { profile: None, set: Vec::new(), files: &Disk }
+        Self { profile: None, set: Vec::new(), sweep: None, files: &Disk }
     }
 }
 
@@ -78,11 +81,13 @@ pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Resu
         return Err(Report::new(mistakes, sources));
     };
     let variables = overrides::apply(&mut root, options, &mut sources, &mut mistakes);
-    let checked = check::check(&root, path, registry, &mut mistakes);
+    let sweep = sweep::take(&mut root, options.sweep.as_deref(), &mut mistakes);
+    let mut checked = check::check(&root, path, registry, &mut mistakes);
+    let sweep = sweep.and_then(|sweep| sweep.install(&mut checked, &mut mistakes));
     let instances = expand::expand(&checked, &variables, &mut mistakes);
     if mistakes.is_empty() {
         let Checked { name, description, expected_time, .. } = checked;
-        Ok(Pipeline { name, description, expected_time, sources, instances })
+        Ok(Pipeline { name, description, expected_time, sources, instances, sweep })
     } else {
         Err(Report::new(mistakes, sources))
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::check::Surroundings;
 use super::read::{self, Entries};
-use super::reference::Reference;
+use super::reference::{Reference, position_of};
+use super::sweep::Variants;
 use super::{Mistakes, merge, names, resources};
 use crate::diagnostic::Diagnostic;
 use crate::kind::StageKind;
 use crate::pipeline::Resources;
-use crate::suggest::hint_among;
+use crate::suggest::{hint_among, listed};
 use crate::value::{Data, Entry, Origin, Value};
 
 /// A stage before its matrix is expanded.
@@ -20,12 +21,46 @@ pub(super) struct StageSpec {
     /// What it uses; nothing if that is missing or unknown.
     pub(super) kind: Option<Arc<dyn StageKind>>,
     /// Positions of its axes in the pipeline's list, in the order of `matrix`; nothing if one is wrong.
-    pub(super) matrix: Option<Vec<usize>>,
+    pub(super) matrix: Option<Matrix>,
     /// Its inputs, by slot.
     pub(super) inputs: Vec<InputSpec>,
     /// `with` and `params` merged, `${…}` not yet replaced; nothing if a table is missing or wrong.
     pub(super) params: Option<Value>,
+    /// The shared tables it takes, and `params` alone.
+    pub(super) with: Vec<String>,
+    pub(super) own_params: Option<Value>,
+    /// What `params` is at the points of a sweep.
+    pub(super) variants: Option<Variants>,
     pub(super) resources: Resources,
+}
+
+/// The points a stage is repeated at.
+#[derive(Debug, Default)]
+pub(super) struct Matrix {
+    /// Positions of its axes in the pipeline's list, the slowest first.
+    pub(super) axes: Vec<usize>,
+    /// Only points that one of these describes, if there are any.
+    pub(super) include: Vec<PointPattern>,
+    /// No points that one of these describes.
+    pub(super) exclude: Vec<PointPattern>,
+}
+
+/// Some axes' positions: describes every point that has them.
+#[derive(Debug)]
+pub(super) struct PointPattern(Vec<(usize, usize)>);
+
+impl Matrix {
+    /// Returns whether the stage has an instance at this point, given by its positions on the axes.
+    pub(super) fn has(&self, coordinates: &[usize]) -> bool {
+        let at = |axis: usize| self.axes.iter().position(|other| *other == axis).map(|index| coordinates[index]);
+        let fits = |pattern: &PointPattern| pattern.0.iter().all(|(axis, position)| at(*axis) == Some(*position));
+        (self.include.is_empty() || self.include.iter().any(fits)) && !self.exclude.iter().any(fits)
+    }
+
+    /// Returns whether it leaves out any points.
+    pub(super) fn is_sparse(&self) -> bool {
+        !(self.include.is_empty() && self.exclude.is_empty())
+    }
 }
 
 /// What a stage takes in one slot.
@@ -68,12 +103,27 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
         mistakes.push(Diagnostic::new(message).at(origin).hint("`spdflow kinds` lists the kinds"));
     }
     let kind = value("uses").and_then(|uses| kind(uses, name, around, mistakes));
-    let matrix = value("matrix").map_or(Some(Vec::new()), |matrix| self::matrix(matrix, name, around, mistakes));
+    let matrix = value("matrix").map_or(Some(Matrix::default()), |matrix| self::matrix(matrix, name, around, mistakes));
     let inputs = value("inputs").map_or_else(Vec::new, |inputs| self::inputs(inputs, name, mistakes));
     let params = params(entry, entries, name, around, mistakes);
     let resources =
         value("resources").map_or_else(Resources::default, |value| resources::resources(name, value, mistakes));
-    StageSpec { name: name.to_owned(), origin: entry.place().cloned(), kind, matrix, inputs, params, resources }
+    let with = entries.get("with").map(|with| match &with.value.data {
+        Data::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    });
+    StageSpec {
+        name: name.to_owned(),
+        origin: entry.place().cloned(),
+        kind,
+        matrix,
+        inputs,
+        params,
+        with: with.unwrap_or_default(),
+        own_params: value("params").cloned(),
+        variants: None,
+        resources,
+    }
 }
 
 fn kind(uses: &Value, stage: &str, around: &Surroundings<'_>, mistakes: &mut Mistakes) -> Option<Arc<dyn StageKind>> {
@@ -89,13 +139,40 @@ fn kind(uses: &Value, stage: &str, around: &Surroundings<'_>, mistakes: &mut Mis
     kind
 }
 
-fn matrix(value: &Value, stage: &str, around: &Surroundings<'_>, mistakes: &mut Mistakes) -> Option<Vec<usize>> {
+/// Reads `["seed"]` or `{ axes = ["seed"], include = […], exclude = […] }`.
+fn matrix(value: &Value, stage: &str, around: &Surroundings<'_>, mistakes: &mut Mistakes) -> Option<Matrix> {
     let before = mistakes.len();
+    let what = format!("`matrix` of stage `{stage}`");
+    let Data::Table(entries) = &value.data else {
+        let axes = matrix_axes(value, &what, around, mistakes);
+        return (mistakes.len() == before).then(|| Matrix { axes, ..Matrix::default() });
+    };
+    read::refuse_unknown_keys(entries, &["axes", "include", "exclude"], &format!("in {what}"), mistakes);
+    let axes = match entries.get("axes") {
+        Some(axes) => matrix_axes(&axes.value, &format!("`axes` of {what}"), around, mistakes),
+        None => {
+            let diagnostic = Diagnostic::new(format!("missing key `axes` in {what}")).at(value.origin.as_ref());
+            mistakes
+                .push(diagnostic.hint("name the axes: `matrix = { axes = [\"AXIS\"], exclude = [{ AXIS = VALUE }] }`"));
+            Vec::new()
+        }
+    };
+    let mut patterns = |key: &str| {
+        let Some(entry) = entries.get(key) else { return Vec::new() };
+        let what = format!("`{key}` of {what}");
+        let items = read::list(&entry.value, &what, mistakes).unwrap_or_default();
+        items.iter().filter_map(|item| point_pattern(item, &what, &axes, around, mistakes)).collect()
+    };
+    let (include, exclude) = (patterns("include"), patterns("exclude"));
+    (mistakes.len() == before).then_some(Matrix { axes, include, exclude })
+}
+
+fn matrix_axes(value: &Value, what: &str, around: &Surroundings<'_>, mistakes: &mut Mistakes) -> Vec<usize> {
     let mut axes = Vec::new();
-    for (name, item) in read::texts(value, &format!("`matrix` of stage `{stage}`"), mistakes) {
+    for (name, item) in read::texts(value, what, mistakes) {
         match around.axes.iter().position(|axis| axis.name == name) {
             Some(axis) if axes.contains(&axis) => {
-                let message = format!("`matrix` of stage `{stage}` names axis `{name}` twice");
+                let message = format!("{what} names axis `{name}` twice");
                 mistakes.push(Diagnostic::new(message).at(item.origin.as_ref()));
             }
             Some(axis) => axes.push(axis),
@@ -108,7 +185,43 @@ fn matrix(value: &Value, stage: &str, around: &Surroundings<'_>, mistakes: &mut 
             }
         }
     }
-    (mistakes.len() == before).then_some(axes)
+    axes
+}
+
+/// Reads `{ seed = 0 }`: some of the matrix' axes, each with one of its values.
+fn point_pattern(
+    item: &Value,
+    what: &str,
+    axes: &[usize],
+    around: &Surroundings<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<PointPattern> {
+    let entries = read::table(item, &format!("an item of {what}"), mistakes)?;
+    let before = mistakes.len();
+    if entries.is_empty() {
+        mistakes.push(Diagnostic::new(format!("an item of {what} names no axis")).at(item.origin.as_ref()));
+    }
+    let mut pattern = Vec::new();
+    for (name, entry) in entries {
+        let Some(&axis) = axes.iter().find(|axis| around.axes[**axis].name == *name) else {
+            let known = axes.iter().map(|axis| around.axes[*axis].name.as_str());
+            let hint = hint_among(name, "axes of this matrix", known);
+            let message = format!("{what} names `{name}`, which is no axis of this matrix");
+            mistakes.push(Diagnostic::new(message).at(entry.place()).hint_if_any(hint));
+            continue;
+        };
+        let text = entry.value.as_str().map_or_else(|| entry.value.to_string(), str::to_owned);
+        let values = around.axes[axis].values.iter().map(|value| value.text.as_str());
+        match position_of(&text, values.clone()) {
+            Some(position) => pattern.push((axis, position)),
+            None => {
+                let message = format!("axis `{name}` has no value `{text}`");
+                let hint = format!("its values: {}", listed(values));
+                mistakes.push(Diagnostic::new(message).at(entry.value.origin.as_ref()).hint(hint));
+            }
+        }
+    }
+    (mistakes.len() == before).then_some(PointPattern(pattern))
 }
 
 fn inputs(value: &Value, stage: &str, mistakes: &mut Mistakes) -> Vec<InputSpec> {

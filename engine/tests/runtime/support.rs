@@ -236,6 +236,7 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
         }
     };
     Pipeline {
+        sweep: None,
         name: "p".to_owned(),
         description: String::new(),
         expected_time: None,

@@ -32,7 +32,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod masked_site;
 pub mod memory;
-mod parallel;
+pub mod parallel;
 pub mod philox;
 pub mod relu;
 pub mod rows;

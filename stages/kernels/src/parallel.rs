@@ -3,14 +3,32 @@
 //! A task owns whole rows of the output (one feature, one component), so nothing is summed across tasks and the
 //! number of threads cannot change a bit. Small work stays on the calling thread: waking a second one costs more.
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
 
 /// Work below this many elementary operations is not worth a second thread (about 20 µs).
 const WORTH_SHARING: usize = 200_000;
 
-/// Returns whether so many elementary operations are worth a second thread.
-pub(crate) fn worth_sharing(operations: usize) -> bool {
-    operations >= WORTH_SHARING
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns what `task` returns; the kernels it calls keep to this thread. For tasks that run side by side themselves.
+pub fn on_this_thread<R>(task: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    task()
+}
+
+/// Returns whether other threads may help with work of `operations` elementary operations and are worth waking.
+pub(crate) fn is_worth_sharing(operations: usize) -> bool {
+    operations >= WORTH_SHARING && !ALONE.get()
 }
 
 /// Calls `task(i, piece)` for the `i`-th piece of `width` elements of `output`.
@@ -21,7 +39,7 @@ where
     if width == 0 {
         return;
     }
-    if !worth_sharing(operations) {
+    if !is_worth_sharing(operations) {
         output.chunks_mut(width).enumerate().for_each(|(index, piece)| task(index, piece));
     } else {
         output.par_chunks_mut(width).enumerate().for_each(|(index, piece)| task(index, piece));
@@ -42,7 +60,7 @@ pub(crate) fn columns(array: &mut [f32], rows: usize, width: usize) -> Vec<Vec<&
 
 /// Calls `task` for every item, in parallel when there is enough to do.
 pub(crate) fn for_each<T: Send, F: Fn(T) + Sync + Send>(items: Vec<T>, operations: usize, task: F) {
-    if !worth_sharing(operations) {
+    if !is_worth_sharing(operations) {
         items.into_iter().for_each(task);
     } else {
         items.into_par_iter().for_each(task);

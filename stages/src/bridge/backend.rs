@@ -44,6 +44,19 @@ pub struct Gradient<D: Buffers> {
     pub(super) fresh: bool,
 }
 
+impl<D: Buffers> Gradient<D> {
+    /// Returns a gradient to add to.
+    pub fn of(device: &D, memory: GradientBuffer<D>) -> Self {
+        let length = Storage::<f32>::len(device, &memory);
+        Self { memory, length, fresh: false }
+    }
+
+    /// Returns its memory.
+    pub fn into_memory(self) -> GradientBuffer<D> {
+        self.memory
+    }
+}
+
 /// Memory: how kernels read tensors and how parameters live outside the tape.
 pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sync> + Send + Sync {
     /// Shared read access to a matrix's data; the backward pass keeps what it needs.

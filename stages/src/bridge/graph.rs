@@ -137,7 +137,7 @@ pub struct Graph<D: Backend> {
 }
 
 impl<D: Backend> Graph<D> {
-    /// Returns a graph that records how values were made, for [`Graph::backward`].
+    /// Returns a graph that records how values were made, for [`Graph::gradients`].
     pub fn recording(device: &D) -> Self {
         Self {
             device: device.clone(),
@@ -227,26 +227,23 @@ impl<D: Backend> Graph<D> {
         Ok(out)
     }
 
-    /// Returns the gradients of the scalar `loss` with respect to everything recorded.
+    /// Returns the gradient of the scalar `loss` with respect to each of `leaves`, zeros where nothing flowed. The graph
+    /// forgets what it recorded.
+    ///
+    /// # Errors
+    /// The device's.
     ///
     /// # Panics
-    /// If the graph does not record.
-    pub fn backward(&self, loss: &Var<D>) -> DeviceResult<Gradients<f32, D>, D> {
+    /// If the graph does not record, or one of `leaves` is no leaf.
+    pub fn gradients(&self, loss: &Var<D>, leaves: &[Var<D>]) -> DeviceResult<Vec<GradientBuffer<D>>, D> {
         let tape = self.tape.as_ref().expect("only a recording graph can be differentiated").take();
         assert_eq!(loss.shape(), (1, 1), "only a scalar can be differentiated");
-        match loss.identity() {
+        let mut gradients = match loss.identity() {
             // dfdx sets the gradient of its scalar to one, which is the loss's own.
-            Some(identity) => identity.clone().put_tape(tape).try_backward(),
-            None => Ok(Gradients::leaky()),
-        }
-    }
-
-    /// Returns the gradient of `leaf` in `gradients`, zeros if nothing flowed into it.
-    pub fn gradient<'a>(
-        &self,
-        gradients: &'a mut Gradients<f32, D>,
-        leaf: &Var<D>,
-    ) -> DeviceResult<&'a mut GradientBuffer<D>, D> {
-        leaf.slot(&self.device).expect("only a leaf has a gradient").find(gradients)
+            Some(identity) => identity.clone().put_tape(tape).try_backward()?,
+            None => Gradients::leaky(),
+        };
+        let slot = |leaf: &Var<D>| leaf.slot(&self.device).expect("only a leaf has a gradient");
+        leaves.iter().map(|leaf| slot(leaf).take(&mut gradients)).collect()
     }
 }

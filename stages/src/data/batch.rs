@@ -4,6 +4,8 @@
 //! computes the same thing for each, so one of them, counted, stands for all. Rows keep their number in the whole
 //! batch: draws are keyed by it, so a compact batch sees the very masks the dense one would.
 
+use std::ops::Range;
+
 /// Rows of input, feature-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -44,6 +46,31 @@ impl Batch {
         Self { sequence_length, ..Self::dense(tokens, 1, positions) }
     }
 
+    /// Returns the batch in parts of at most about `width` rows, all nearly equal and none dividing a sequence. They
+    /// keep their rows' numbers and know the whole batch's positions. Several parts are a multiple of four, so that two
+    /// or four threads have equal work.
+    #[must_use]
+    pub fn split(self, width: usize) -> Vec<Self> {
+        let sequences = self.rows.len() / self.sequence_length;
+        let parts = self.rows.len().div_ceil(width.max(1));
+        if parts < 2 {
+            return vec![self];
+        }
+        let each = sequences.div_ceil(parts.next_multiple_of(4)) * self.sequence_length;
+        let starts = (0..self.rows.len()).step_by(each);
+        starts.map(|start| self.part(start..(start + each).min(self.rows.len()))).collect()
+    }
+
+    fn part(&self, rows: Range<usize>) -> Self {
+        let features = self.input.chunks(self.rows.len());
+        Self {
+            input: features.flat_map(|feature| &feature[rows.clone()]).copied().collect(),
+            rows: self.rows[rows.clone()].to_vec(),
+            counts: self.counts.as_ref().map(|counts| counts[rows].to_vec()),
+            ..*self
+        }
+    }
+
     /// Returns the batch with its all-zero rows but the first left out, and that one counted for all of them.
     #[must_use]
     pub fn compact(self) -> Self {
@@ -80,6 +107,35 @@ mod tests {
         assert_eq!(batch.rows, [0, 2, 1]);
         assert_eq!(batch.counts, Some(vec![1.0, 1.0, 3.0]));
         assert_eq!(batch.positions, 5);
+    }
+
+    #[test]
+    fn the_parts_of_a_batch_are_its_rows_in_order() {
+        let rows = 1000;
+        let batch = Batch::dense((0..3 * rows).map(|x| x as f32).collect(), 3, rows);
+        let batch = Batch { counts: Some((0..rows).map(|row| row as f32 + 1.0).collect()), ..batch };
+        let parts = batch.clone().split(200);
+        assert_eq!(parts.len(), 8);
+        let mut row = 0;
+        for part in &parts {
+            assert_eq!((part.positions, part.features, part.input.len()), (rows, 3, 3 * part.rows.len()));
+            assert!(part.rows.len() <= 200);
+            for (at, number) in part.rows.iter().enumerate() {
+                assert_eq!(*number as usize, row);
+                assert_eq!(part.input[2 * part.rows.len() + at], (2 * rows + row) as f32);
+                assert_eq!(part.counts.as_ref().unwrap()[at], row as f32 + 1.0);
+                row += 1;
+            }
+        }
+        assert_eq!(row, rows);
+        assert_eq!(batch.clone().split(rows), [batch]);
+    }
+
+    #[test]
+    fn sequences_stay_whole() {
+        let parts = Batch::sequences((0..70).map(|x| x as f32).collect(), 7).split(20);
+        assert_eq!(parts.iter().map(|part| part.rows.len()).collect::<Vec<_>>(), [21, 21, 21, 7]);
+        assert!(parts.iter().all(|part| part.sequence_length == 7 && part.positions == 70));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use spdflow_kernels::philox::Stream;
 
 use super::routing::{Routing, route};
 use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
+use crate::data::Batch;
 use crate::purpose::Purpose;
 
 /// How the sources of stochastic masks are distributed (spec section 3.3).
@@ -98,6 +99,11 @@ pub struct StreamDraws<'a> {
     pub evaluation: bool,
     /// The number of each row in the whole batch.
     pub rows: &'a [u32],
+}
+
+/// Returns what makes the draws of a training step for a part of its batch.
+pub fn training_draws<D: Backend>(seed: u64, step: u32) -> impl Fn(&Batch) -> Box<dyn Draws<D> + '_> + Sync {
+    move |part| Box::new(StreamDraws { seed, step, evaluation: false, rows: &part.rows })
 }
 
 impl StreamDraws<'_> {

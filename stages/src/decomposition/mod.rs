@@ -15,6 +15,7 @@ pub mod model;
 pub mod probe;
 pub mod routing;
 pub mod run;
+pub mod shard;
 pub mod site;
 pub mod step;
 #[cfg(test)]

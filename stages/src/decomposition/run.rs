@@ -3,7 +3,7 @@
 use spdflow_engine::kind::{StageContext, StageError};
 
 use super::config::DecomposeParams;
-use super::draws::{Sampling, StreamDraws};
+use super::draws::{Sampling, training_draws};
 use super::evaluation::{EvaluationRecords, Evaluator};
 use super::export::state as whole_state;
 use super::model::ComponentModel;
@@ -139,10 +139,11 @@ pub fn run<D: Backend>(
             .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
         let stream = Purpose::Data.stream(params.seed, at, 0);
         let batch = data.batch_counting(stream, params.batch_size, compact);
-        let mut draws = StreamDraws { seed: params.seed, step: at, evaluation: false, rows: &batch.rows };
+        let parts = trainer.split(batch);
+        let draws = training_draws(params.seed, at);
         let logged = step % params.log_every == 0 || step == params.steps;
         let details = logged.then_some(params.evaluation.alive_threshold as f32);
-        let report = trainer.step(step, &batch, &mut draws, details, &mut unobserved).map_err(failed)?;
+        let report = trainer.step(step, &parts, &draws, details, &mut unobserved::<D>).map_err(failed)?;
         if !report.total.is_finite() {
             return Err(StageError::failed_with_hint(
                 format!("the loss is {} at step {step}", report.total),

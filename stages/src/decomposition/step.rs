@@ -110,22 +110,24 @@ impl<'a, D: Backend> Step<'a, D> {
         Ok(Self { graph, model, leaves, clean, importances, row_counts, positions, sequence_length, settings })
     }
 
-    /// Returns the weighted sum of the losses, and each loss's own value in the order of the configuration.
+    /// Returns the weighted sum of the losses that `counts` accepts, and their own values; the value of the others is
+    /// zero.
     ///
     /// # Errors
     /// The device's.
-    pub fn total(&self, losses: &[LossConfig], draws: &mut dyn Draws<D>) -> DeviceResult<(Var<D>, Vec<LossValue>), D> {
-        let mut terms = Vec::new();
-        for (index, loss) in losses.iter().enumerate() {
-            terms.push((loss.coeff(), loss.on::<D>().compute(self, index, draws)?));
+    pub fn total(
+        &self,
+        losses: &[LossConfig],
+        counts: impl Fn(&LossConfig) -> bool,
+        draws: &mut dyn Draws<D>,
+    ) -> DeviceResult<(Var<D>, Vec<f64>), D> {
+        let (mut terms, mut values) = (Vec::new(), vec![0.0; losses.len()]);
+        for (index, loss) in losses.iter().enumerate().filter(|(_, loss)| counts(loss)) {
+            let value = loss.on::<D>().compute(self, index, draws)?;
+            values[index] = value.scalar();
+            terms.push((loss.coeff(), value));
         }
-        let total = self.graph.combine(&terms)?;
-        let values = losses
-            .iter()
-            .zip(&terms)
-            .map(|(loss, (_, value))| LossValue { class: loss.class(), value: value.scalar() })
-            .collect();
-        Ok((total, values))
+        Ok((self.graph.combine(&terms)?, values))
     }
 
     /// Returns a copy of the step on `graph` in which nothing is traced, for an adversary's inner loop.

@@ -6,9 +6,10 @@ use dfdx::prelude::Cpu;
 use spdflow_kernels::philox::{Stream, normal};
 
 use super::causal_importance::{CausalImportance, HiddenLayers, SigmoidType};
-use super::draws::{Sampling, StreamDraws};
-use super::loss::LossConfig;
+use super::draws::{Sampling, StreamDraws, training_draws};
+use super::loss::{Extent, LossConfig};
 use super::model::{ComponentMask, ComponentModel, Leaves, SiteMask, component_key};
+use super::shard::ShardWork;
 use super::site::{SitePattern, plan};
 use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
@@ -139,11 +140,9 @@ fn differentiate(
     let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
     let step = Step::new(&graph, model, &leaves, batch, StepSettings { output_loss, ..SETTINGS }, &mut draws)
         .expect("enough memory");
-    let (total, _) = step.total(std::slice::from_ref(loss), &mut draws).expect("enough memory");
-    let mut gradients = graph.backward(&total).expect("enough memory");
-    let gradients =
-        leaves.0.iter().map(|leaf| Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory")));
-    (total.scalar(), gradients.collect())
+    let (total, _) = step.total(std::slice::from_ref(loss), |_| true, &mut draws).expect("enough memory");
+    let gradients = graph.gradients(&total, &leaves.0).expect("enough memory");
+    (total.scalar(), gradients.iter().map(Cpu::read_gradient).collect())
 }
 
 #[test]
@@ -218,6 +217,47 @@ fn counting_zero_rows_changes_no_loss_and_no_gradient() {
                 // The same terms, summed in another order.
                 let scale = simple.iter().fold(0.0_f32, |max, g| max.max(g.abs()));
                 let error = simple.iter().zip(fast).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
+                assert!(error <= 1e-5 * scale + 1e-9, "{}: gradients differ by {error} of {scale}", loss.class());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_a_batch_add_up_to_the_whole() {
+    for target in targets() {
+        let (model, parameters) = build(&target, SigmoidType::LeakyHard);
+        let batch = batch(&target, 0.2, 400);
+        let batch = if model.target().zero_rows_are_inert() { batch.compact() } else { batch };
+        let parts = batch.clone().split(90);
+        assert!(parts.len() > 3);
+        let mut losses = losses(2);
+        losses.retain(|loss| loss.extent() != Extent::Batch);
+        let plain = r#"{ "importance_minimality": { "coeff": 1.0, "p": 2.0 } }"#;
+        losses.push(serde_json::from_str(plain).expect("a loss"));
+        for (loss, output_loss) in with_each_output_loss(losses) {
+            let work = ShardWork {
+                device: &Cpu::default(),
+                model: &model,
+                losses: std::slice::from_ref(&loss),
+                settings: StepSettings { output_loss, ..SETTINGS },
+                precision: Precision::F32,
+                values: parameters.values().expect("enough memory"),
+                alive_threshold: Some(0.3),
+            };
+            let draws = training_draws(9, 4);
+            let whole = work.sums(std::slice::from_ref(&batch), &draws).expect("enough memory");
+            let sums = work.sums(&parts, &draws).expect("enough memory");
+            for (whole, sum) in [(whole.total, sums.total), (whole.losses[0], sums.losses[0])] {
+                assert!((whole - sum).abs() <= 1e-6 * whole.abs() + 1e-9, "{}: {whole} and {sum}", loss.class());
+            }
+            for (whole, sum) in whole.l0.iter().flatten().zip(sums.l0.iter().flatten()) {
+                assert!((whole - sum).abs() <= 1e-12 * whole.abs(), "{whole} and {sum} components");
+            }
+            for (whole, sum) in whole.gradients.iter().zip(&sums.gradients) {
+                let (whole, sum) = (Cpu::read_gradient(whole), Cpu::read_gradient(sum));
+                let scale = whole.iter().fold(0.0_f32, |max, g| max.max(g.abs()));
+                let error = whole.iter().zip(&sum).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
                 assert!(error <= 1e-5 * scale + 1e-9, "{}: gradients differ by {error} of {scale}", loss.class());
             }
         }
@@ -304,7 +344,7 @@ fn bfloat16_products_leave_an_error_of_their_resolution_and_no_other() {
         let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
         let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
         let step = Step::new(&graph, &model, &leaves, &batch, SETTINGS, &mut draws).expect("enough memory");
-        let (error, _) = step.total(std::slice::from_ref(&loss), &mut draws).expect("enough memory");
+        let (error, _) = step.total(std::slice::from_ref(&loss), |_| true, &mut draws).expect("enough memory");
         let output = step.clean.output.to_vec();
         let size = output.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / output.len() as f64;
         error.scalar() / size
@@ -336,10 +376,9 @@ fn bfloat16_changes_gradients_by_little_and_f32_reads_its_operands_as_they_are()
             );
             let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
             let step = Step::new(&graph, &model, &leaves, &batch, SETTINGS, &mut draws).expect("enough memory");
-            let (total, _) = step.total(std::slice::from_ref(&loss), &mut draws).expect("enough memory");
-            let mut gradients = graph.backward(&total).expect("enough memory");
-            let read = |leaf| Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
-            leaves.0.iter().flat_map(read).collect::<Vec<f32>>()
+            let (total, _) = step.total(std::slice::from_ref(&loss), |_| true, &mut draws).expect("enough memory");
+            let gradients = graph.gradients(&total, &leaves.0).expect("enough memory");
+            gradients.iter().flat_map(Cpu::read_gradient).collect::<Vec<f32>>()
         };
         let (exact, rounded) = (gradients(Precision::F32), gradients(Precision::Bf16));
         let length = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();

@@ -3,14 +3,12 @@
 //! gradients ← losses on a batch; then clip components and networks apart, and AdamW. The loop around it, with data,
 //! evaluation and checkpoints, is `run.rs`.
 
-use dfdx::prelude::Gradients;
-
-use super::draws::Draws;
 use super::loss::LossConfig;
 use super::loss::faithfulness::faithfulness;
 use super::model::{ComponentModel, Leaves};
-use super::step::{LossValue, Step, StepSettings};
-use crate::bridge::{Backend, DeviceResult, Graph, Precision, Var};
+use super::shard::{DrawsOf, ShardSums, ShardWork, shard_width};
+use super::step::{LossValue, StepSettings};
+use crate::bridge::{Backend, DeviceResult, GradientBuffer, Graph, Precision};
 use crate::data::Batch;
 use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
 use crate::optimizer::schedule::Schedule;
@@ -100,44 +98,57 @@ impl<D: Backend> Trainer<D> {
         let leaves = Leaves(self.parameters.leaves(&graph)?);
         let loss = faithfulness(&graph, &self.model, &leaves)?;
         let value = loss.scalar();
-        let mut gradients = graph.backward(&loss)?;
+        let gradients = graph.gradients(&loss, &leaves.0)?;
         let (components, _) = self.model.parameter_groups(&self.parameters);
         let group = ClipGroup { parameters: components, max_norm: None };
         let optimizer = AdamW { weight_decay, ..AdamW::DEFAULT };
-        self.parameters.update(&graph, &mut gradients, &leaves.0, &[group], optimizer, learning_rate)?;
+        self.parameters.update(gradients, &[group], optimizer, learning_rate)?;
         Ok(value)
     }
 
-    /// Computes losses and gradients on `batch` and, unless this is the last, merely logged step, updates.
+    /// Returns `batch` as the parts in which a step computes it; one if something needs the whole batch at once.
+    ///
+    /// Where the parts are cut depends on shapes alone.
+    #[must_use]
+    pub fn split(&self, batch: Batch) -> Vec<Batch> {
+        match shard_width(&self.model, &self.losses) {
+            Some(width) => batch.split(width),
+            None => vec![batch],
+        }
+    }
+
+    /// Computes losses and gradients on a batch and, unless this is the last, merely logged step, updates.
+    ///
+    /// * `parts`: the batch, [split](Self::split) or whole; `draws` makes the draws of one of them.
     ///
     /// `observe` is called with the gradients before clipping.
     ///
     /// # Errors
     /// The device's.
-    pub fn step(
+    pub fn step<'b>(
         &mut self,
         step: u64,
-        batch: &Batch,
-        draws: &mut dyn Draws<D>,
+        parts: &'b [Batch],
+        draws: &DrawsOf<'_, 'b, D>,
         details: Option<f32>,
         observe: &mut Observer<'_, D>,
     ) -> DeviceResult<StepReport, D> {
-        let graph = Graph::recording(&self.device).with_precision(self.precision);
-        let leaves = Leaves(self.parameters.leaves(&graph)?);
-        let settings = StepSettings { progress: step as f64 / self.steps.max(1) as f64, ..self.settings };
-        let current = Step::new(&graph, &self.model, &leaves, batch, settings, draws)?;
-        let (total, losses) = current.total(&self.losses, draws)?;
-        let l0 = details.map(|threshold| current.l0(threshold));
-        let mut gradients = graph.backward(&total)?;
-        observe(&graph, &mut gradients, &leaves)?;
+        let work = ShardWork {
+            device: &self.device,
+            model: &self.model,
+            losses: &self.losses,
+            settings: StepSettings { progress: step as f64 / self.steps.max(1) as f64, ..self.settings },
+            precision: self.precision,
+            values: self.parameters.values()?,
+            alive_threshold: details,
+        };
+        let ShardSums { total, losses, l0, gradients } = work.sums(parts, draws)?;
+        observe(&gradients);
         let details = match l0 {
             None => None,
             Some(l0) => {
-                let norm = |index| self.parameters.gradient_norm(&graph, &mut gradients, &leaves.0, index..index + 1);
-                Some(StepDetails {
-                    l0,
-                    gradient_norms: (0..self.parameters.len()).map(norm).collect::<Result<_, _>>()?,
-                })
+                let norm = |gradient| self.parameters.gradient_norm(std::slice::from_ref(gradient));
+                Some(StepDetails { l0, gradient_norms: gradients.iter().map(norm).collect::<Result<_, _>>()? })
             }
         };
         let learning_rate = self.schedule.value(step, self.steps);
@@ -147,38 +158,16 @@ impl<D: Backend> Trainer<D> {
                 ClipGroup { parameters: components, max_norm: self.clip.components },
                 ClipGroup { parameters: networks, max_norm: self.clip.networks },
             ];
-            self.parameters.update(&graph, &mut gradients, &leaves.0, &groups, AdamW::DEFAULT, learning_rate)?;
+            self.parameters.update(gradients, &groups, AdamW::DEFAULT, learning_rate)?;
         }
-        Ok(StepReport { total: total.scalar(), losses, learning_rate, details })
+        let losses = self.losses.iter().zip(losses);
+        let losses = losses.map(|(loss, value)| LossValue { class: loss.class(), value }).collect();
+        Ok(StepReport { total, losses, learning_rate, details })
     }
 }
 
-/// Looks at the gradients of a step.
-pub type Observer<'a, D> = dyn FnMut(&Graph<D>, &mut Gradients<f32, D>, &Leaves<D>) -> DeviceResult<(), D> + 'a;
+/// Looks at the gradients of a step, one for each parameter.
+pub type Observer<'a, D> = dyn FnMut(&[GradientBuffer<D>]) + 'a;
 
 /// An observer that looks away.
-///
-/// # Errors
-/// None.
-pub fn unobserved<D: Backend>(_: &Graph<D>, _: &mut Gradients<f32, D>, _: &Leaves<D>) -> DeviceResult<(), D> {
-    Ok(())
-}
-
-impl<D: Backend> Step<'_, D> {
-    /// Returns for each site the mean over positions of how many components' lower importance exceeds `threshold`
-    /// (spec section 5.6).
-    #[must_use]
-    pub fn l0(&self, threshold: f32) -> Vec<f64> {
-        let counts = self.row_counts.as_ref().map(Var::to_vec);
-        self.importances
-            .iter()
-            .map(|importance| {
-                let rows = importance.lower.shape().1.max(1);
-                let lower = importance.lower.to_vec();
-                let alive = lower.iter().enumerate().filter(|(_, g)| **g > threshold);
-                alive.map(|(i, _)| counts.as_ref().map_or(1.0, |counts| f64::from(counts[i % rows]))).sum::<f64>()
-                    / self.positions as f64
-            })
-            .collect()
-    }
-}
+pub fn unobserved<D: Backend>(_: &[GradientBuffer<D>]) {}

@@ -5,12 +5,11 @@
 //! moments, and every update of one is written through to the other, so a shared entry is updated (and decayed) twice
 //! a step, first by one and then by the other, as in the reference (spec sections 1.1 and 2.6).
 
-use dfdx::prelude::Gradients;
 use spdflow_engine::kind::StageError;
 use spdflow_kernels::adamw::{Update, clip_factor};
 
 use crate::artifact::tensors::{Tensor, Tensors};
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Array, Backend, DeviceResult, GradientBuffer, Graph, Var};
 
 /// A trainable tensor.
 pub struct Parameter<D: Backend> {
@@ -136,36 +135,38 @@ impl<D: Backend> Parameters<D> {
     /// # Errors
     /// The device's.
     pub fn leaves(&self, graph: &Graph<D>) -> DeviceResult<Vec<Var<D>>, D> {
-        self.list.iter().map(|p| graph.leaf(self.device.array_of_buffer(&p.value, p.matrix)?)).collect()
+        self.values()?.into_iter().map(|value| graph.leaf(value)).collect()
     }
 
-    /// Returns the global L2 norm of the gradients of `range`.
+    /// Returns the values as matrices, in order.
     ///
     /// # Errors
     /// The device's.
-    pub fn gradient_norm(
-        &self,
-        graph: &Graph<D>,
-        gradients: &mut Gradients<f32, D>,
-        leaves: &[Var<D>],
-        range: std::ops::Range<usize>,
-    ) -> DeviceResult<f64, D> {
+    pub fn values(&self) -> DeviceResult<Vec<Array<D>>, D> {
+        self.list.iter().map(|p| self.device.array_of_buffer(&p.value, p.matrix)).collect()
+    }
+
+    /// Returns the global L2 norm of `gradients`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn gradient_norm(&self, gradients: &[GradientBuffer<D>]) -> DeviceResult<f64, D> {
         let mut squares = 0.0;
-        for leaf in &leaves[range] {
-            squares += self.device.squared_norm(graph.gradient(gradients, leaf)?)?;
+        for gradient in gradients {
+            squares += self.device.squared_norm(gradient)?;
         }
         Ok(squares.sqrt())
     }
 
     /// Clips the gradients group by group and applies one AdamW update to every parameter of the groups, in order.
     ///
+    /// * `gradients`: one for each parameter, in order.
+    ///
     /// # Errors
     /// The device's.
     pub fn update(
         &mut self,
-        graph: &Graph<D>,
-        gradients: &mut Gradients<f32, D>,
-        leaves: &[Var<D>],
+        gradients: Vec<GradientBuffer<D>>,
         groups: &[ClipGroup],
         optimizer: AdamW,
         learning_rate: f64,
@@ -174,9 +175,7 @@ impl<D: Backend> Parameters<D> {
         for group in groups {
             let gradient_scale = match group.max_norm {
                 None => 1.0,
-                Some(max_norm) => {
-                    clip_factor(self.gradient_norm(graph, gradients, leaves, group.parameters.clone())?, max_norm)
-                }
+                Some(max_norm) => clip_factor(self.gradient_norm(&gradients[group.parameters.clone()])?, max_norm),
             };
             let update = Update {
                 learning_rate,
@@ -188,12 +187,12 @@ impl<D: Backend> Parameters<D> {
                 gradient_scale,
             };
             for index in group.parameters.clone() {
-                let gradient = graph.gradient(gradients, &leaves[index])?;
                 let p = &mut self.list[index];
-                self.device.adamw(&mut p.value, gradient, &mut p.mean, &mut p.variance, update)?;
+                self.device.adamw(&mut p.value, &gradients[index], &mut p.mean, &mut p.variance, update)?;
                 self.write_through(index)?;
             }
         }
+        gradients.into_iter().for_each(D::recycle_gradient);
         Ok(())
     }
 

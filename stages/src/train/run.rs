@@ -161,10 +161,10 @@ fn update<D: Backend>(
     let graph = Graph::recording(device);
     let leaves = parameters.leaves(&graph)?;
     let loss = objective.loss(&graph, &leaves, stream)?;
-    let mut gradients = graph.backward(&loss)?;
+    let gradients = graph.gradients(&loss, &leaves)?;
     let all = ClipGroup { parameters: 0..parameters.len(), max_norm: None };
     let optimizer = AdamW { weight_decay: recipe.weight_decay, ..AdamW::DEFAULT };
     let learning_rate = recipe.lr.value(step, recipe.steps);
-    parameters.update(&graph, &mut gradients, &leaves, &[all], optimizer, learning_rate)?;
+    parameters.update(gradients, &[all], optimizer, learning_rate)?;
     Ok(loss.scalar())
 }

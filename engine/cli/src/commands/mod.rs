@@ -3,6 +3,7 @@
 mod check;
 mod graph;
 mod kinds;
+mod lock;
 mod log;
 mod metrics;
 mod pipelines;
@@ -26,6 +27,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
     match command {
         Command::Check(args) => check::check(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
+        Command::Lock(args) => lock::lock(&args, style),
         Command::Kinds(args) => kinds::kinds(&args, style),
         Command::Pipelines => pipelines::pipelines(style),
         Command::Run(args) => run::run(&args, style),
@@ -39,7 +41,12 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
 
 /// Reads and checks the pipeline that a command names.
 pub(crate) fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
-    let options = LoadOptions { profile: args.profile.clone(), set: args.set.clone(), files: &shipped::Files };
+    let options = LoadOptions {
+        profile: args.profile.clone(),
+        set: args.set.clone(),
+        sweep: args.sweep.clone(),
+        files: &shipped::Files,
+    };
     Ok(spec::load(&shipped::path_of(&args.file)?, &options, &registry())?)
 }
 

@@ -28,7 +28,8 @@ pub(super) fn print(
     device: Device,
     style: &OutputArgs,
 ) -> Result<Exit, Failure> {
-    let plan = store::make_plan(pipeline, workspace, scope, device, style.quiet)?;
+    let mut plan = store::make_plan(pipeline, workspace, scope, device, style.quiet)?;
+    plan.explain(pipeline, workspace, scope, device)?;
     if style.json {
         super::print_json(json(pipeline, &plan));
         return Ok(Exit::Done);
@@ -53,6 +54,7 @@ pub(super) fn json(pipeline: &Pipeline, plan: &Plan) -> serde_json::Value {
             "stage": pipeline.instances[step.index].id.to_string(),
             "plan": step.action.word(),
             "why": step.why,
+            "compared": step.comparison,
             "fingerprint": step.fingerprint,
             "artifact": step.artifact(),
         })

@@ -14,7 +14,8 @@ pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Fail
     let scope = store::scope(&pipeline, &args.stages, &[])?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let mut made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    made.explain(&pipeline, &workspace, &scope, args.store.device)?;
     let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
     if style.json {
         let mut document = plan::json(&pipeline, &made);

@@ -3,16 +3,16 @@
 /// A table under construction.
 #[derive(Debug)]
 pub(crate) struct Table {
-    header: Vec<&'static str>,
+    header: Vec<String>,
     is_number: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Returns a table with these columns; a name that begins with `>` marks a column aligned to the right.
-    pub(crate) fn new(columns: &[&'static str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
         let is_number = columns.iter().map(|name| name.starts_with('>')).collect();
-        let header = columns.iter().map(|name| name.trim_start_matches('>')).collect();
+        let header = columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
         Self { header, is_number, rows: Vec::new() }
     }
 
@@ -25,10 +25,9 @@ impl Table {
 
     /// Returns the table's text, one line per row, each with its newline.
     pub(crate) fn text(&self) -> String {
-        let header: Vec<String> = self.header.iter().map(|name| (*name).to_owned()).collect();
-        let all = || std::iter::once(&header).chain(&self.rows);
+        let all = || std::iter::once(&self.header).chain(&self.rows);
         let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<_> = (0..header.len()).map(width).collect();
+        let widths: Vec<_> = (0..self.header.len()).map(width).collect();
         let mut text = String::new();
         for row in all() {
             let cell = |column: usize| {

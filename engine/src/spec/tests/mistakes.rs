@@ -38,7 +38,7 @@ params = { steps = "x", stpes = 3 }
         "p.toml:4:12 axis `seed` holds `0` twice",
         "p.toml:4:15 axis `seed`: a value of an axis may hold letters, digits, `_`, `.`, `+` and `-`, found `/`",
         "p.toml:5:9 axis `empty` has no values",
-        "p.toml:6:2 unknown key `sweep` at the top of the pipeline [known keys: `pipeline`, `axes`, `params`, `stage`, `profile`, `base`]",
+        "p.toml:6:8 sweep `x` varies nothing [write what varies as the pipeline would, with `{ values = […] }` for the value]",
         "p.toml:8:8 there is no stage kind `trian.tms` [did you mean `train.tms`?]",
         "p.toml:11:11 there is no axis `sed` [did you mean `seed`?]",
         "p.toml:12:9 there is no shared parameter table `optim` [add a table `[params.optim]`]",

@@ -4,6 +4,7 @@ mod instances;
 mod limits;
 mod mistakes;
 mod overrides;
+mod sweeps;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -88,6 +89,7 @@ fn load_with(files: &[(&'static str, &'static str)], profile: Option<&str>, set:
     let options = LoadOptions {
         profile: profile.map(str::to_owned),
         set: set.iter().map(|text| (*text).to_owned()).collect(),
+        sweep: None,
         files: &files,
     };
     load(Path::new("p.toml"), &options, &registry())

@@ -100,7 +100,7 @@ pub(super) unsafe fn product(
         return store.nothing(out);
     }
     let operations = sharing.operations(m * n * k / LANES);
-    let shared = parallel::worth_sharing(operations);
+    let shared = parallel::is_worth_sharing(operations);
     let out = Output { start: out.as_mut_ptr(), stride: n };
     with_buffer(&PACKED_A, m * k, |packed| {
         for chunk in pieces(k, CHUNK, 1) {

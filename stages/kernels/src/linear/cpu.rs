@@ -209,10 +209,11 @@ pub(super) fn general_product(
         return store.nothing(out);
     }
     // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
-    let parallelism = if sharing.operations(m * n * k) < 1_000_000 {
-        gemm::Parallelism::None
-    } else {
+    let operations = sharing.operations(m * n * k);
+    let parallelism = if operations >= 1_000_000 && parallel::is_worth_sharing(operations) {
         gemm::Parallelism::Rayon(rayon::current_num_threads())
+    } else {
+        gemm::Parallelism::None
     };
     // SAFETY: the slices hold what the shape and the strides address, as was just checked; `out` is borrowed mutably,
     // so it overlaps neither operand.

@@ -145,9 +145,8 @@ impl MultiBatchAttack {
                 let (error, _) = self.pass(scene, &graph, &leaves, key, (pass, batch), source)?;
                 errors.push((1.0, error));
             }
-            let mut gradients = graph.backward(&graph.combine(&errors)?)?;
-            for (source, leaf) in sources.iter_mut().zip(&leaves) {
-                let gradient = graph.gradient(&mut gradients, leaf)?;
+            let gradients = graph.gradients(&graph.combine(&errors)?, &leaves)?;
+            for (source, (leaf, gradient)) in sources.iter_mut().zip(leaves.iter().zip(&gradients)) {
                 let moved = scene.device.sign_ascent(leaf.view(), gradient, self.step_size as f32, leaf.shape())?;
                 *source = graph.constant(moved);
             }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::draws::Draws;
 use super::super::model::{ComponentModel, Leaves};
 use super::super::step::Step;
-use super::{Loss, LossFacts};
+use super::{Extent, Loss, LossFacts};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
 /// Mean squared difference between the components' sum and the target's weights.
@@ -22,6 +22,10 @@ impl LossFacts for Faithfulness {
 
     fn coeff(&self) -> f64 {
         self.coeff
+    }
+
+    fn extent(&self) -> Extent {
+        Extent::Parameters
     }
 }
 

@@ -7,7 +7,7 @@ use spdflow_kernels::importance_minimality::Constants;
 
 use super::super::draws::Draws;
 use super::super::step::Step;
-use super::{Loss, LossFacts};
+use super::{Extent, Loss, LossFacts};
 use crate::bridge::{Backend, DeviceResult, Var};
 use crate::optimizer::schedule::annealed_exponent;
 
@@ -58,6 +58,11 @@ impl LossFacts for ImportanceMinimality {
 
     fn coeff(&self) -> f64 {
         self.coeff
+    }
+
+    fn extent(&self) -> Extent {
+        // The logarithm of the frequency term sees a component's sum over the whole batch.
+        if self.beta == 0.0 { Extent::Rows } else { Extent::Batch }
     }
 
     fn issues(&self) -> Vec<ParamIssue> {

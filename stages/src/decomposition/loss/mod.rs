@@ -42,6 +42,17 @@ pub trait Loss<D: Backend> {
     fn compute(&self, step: &Step<'_, D>, index: usize, draws: &mut dyn Draws<D>) -> DeviceResult<Var<D>, D>;
 }
 
+/// What a loss is a sum over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing of the batch: it depends on the parameters alone.
+    Parameters,
+    /// The rows of the batch: parts of a batch may be computed apart and added.
+    Rows,
+    /// All rows enter it together.
+    Batch,
+}
+
 /// The facts about a loss that do not depend on the device.
 pub trait LossFacts {
     /// The name under which the reference logs it: `loss/StochasticReconLoss`.
@@ -49,6 +60,11 @@ pub trait LossFacts {
 
     /// Its weight in the total.
     fn coeff(&self) -> f64;
+
+    /// What it is a sum over.
+    fn extent(&self) -> Extent {
+        Extent::Rows
+    }
 
     /// Returns what is wrong with its parameters; paths are relative to the loss.
     fn issues(&self) -> Vec<ParamIssue> {
@@ -80,6 +96,12 @@ macro_rules! losses {
             #[must_use]
             pub fn coeff(&self) -> f64 {
                 match self { $(Self::$kind(loss) => loss.coeff(),)+ }
+            }
+
+            /// Returns what it is a sum over.
+            #[must_use]
+            pub fn extent(&self) -> Extent {
+                match self { $(Self::$kind(loss) => loss.extent(),)+ }
             }
 
             /// Returns what is wrong with its parameters, besides a coefficient that is no number.

@@ -13,7 +13,7 @@ use super::super::routing::Routing;
 use super::super::step::Step;
 use super::ci_masked::routing_issues;
 use super::reconstruction::{Masks, mean_output_error, output_error};
-use super::{Loss, LossFacts};
+use super::{Extent, Loss, LossFacts};
 use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
 
 /// Where an attack starts.
@@ -81,6 +81,13 @@ macro_rules! pgd_loss {
 
             fn coeff(&self) -> f64 {
                 self.coeff
+            }
+
+            fn extent(&self) -> Extent {
+                match self.mask_scope {
+                    MaskScope::UniquePerDatapoint => Extent::Rows,
+                    MaskScope::SharedAcrossBatch => Extent::Batch,
+                }
             }
 
             fn issues(&self) -> Vec<ParamIssue> {
@@ -170,20 +177,18 @@ fn attacked_error<D: Backend>(
         let graph = graph.remembering(step.graph);
         let inner = step.detached(&graph);
         let inner = inner.step();
-        let leaves: Vec<Option<Var<D>>> = sources
-            .iter()
-            .map(|source| source.as_ref().map(|source| graph.leaf(source.array().clone())).transpose())
-            .collect::<Result<_, _>>()?;
+        let leaf = |source: &Var<D>| graph.leaf(source.array().clone());
+        let leaves: Vec<Option<Var<D>>> =
+            sources.iter().map(|source| source.as_ref().map(leaf).transpose()).collect::<Result<_, _>>()?;
         let error = output_error(&inner, &adversarial_masks(&inner, &leaves, routes)?)?;
         let loss = mean_output_error(&inner, vec![error])?;
-        let mut gradients = graph.backward(&loss)?;
-        for (source, leaf) in sources.iter_mut().zip(&leaves) {
-            if let (Some(source), Some(leaf)) = (source, leaf) {
-                let gradient = graph.gradient(&mut gradients, leaf)?;
-                let moved =
-                    step.graph.device().sign_ascent(leaf.view(), gradient, attack.step_size as f32, leaf.shape())?;
-                *source = step.graph.constant(moved);
-            }
+        let attacked: Vec<Var<D>> = leaves.into_iter().flatten().collect();
+        let gradients = graph.gradients(&loss, &attacked)?;
+        for (source, (leaf, gradient)) in sources.iter_mut().flatten().zip(attacked.iter().zip(gradients)) {
+            let moved =
+                step.graph.device().sign_ascent(leaf.view(), &gradient, attack.step_size as f32, leaf.shape())?;
+            *source = step.graph.constant(moved);
+            D::recycle_gradient(gradient);
         }
     }
     output_error(step, &adversarial_masks(step, &sources, routes)?)

@@ -58,9 +58,8 @@ fn the_gradient_predicts_how_the_loss_changes() {
     let graph = Graph::recording(&Cpu::default());
     let leaves = parameters.leaves(&graph).expect("enough memory");
     let loss = network.loss(&graph, &leaves, stream).expect("enough memory");
-    let mut gradients = graph.backward(&loss).expect("enough memory");
-    for (index, leaf) in leaves.iter().enumerate() {
-        let gradient = Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory"));
+    let gradients = graph.gradients(&loss, &leaves).expect("enough memory");
+    for (index, gradient) in gradients.iter().map(Cpu::read_gradient).enumerate() {
         let mut along = vec![0.0; gradient.len()];
         normal(Stream { seed: 11, purpose: 0, step: 0, index: index as u32 }, &mut along);
         let mut moved = |by: f32| {

@@ -76,11 +76,7 @@ fn losses(params: &TrainResidMlpParams) -> (f64, Vec<Vec<f32>>, f64) {
     let graph = Graph::recording(&device);
     let leaves = parameters.leaves(&graph).expect("enough memory");
     let loss = network.loss(&graph, &leaves, stream).expect("enough memory");
-    let mut gradients = graph.backward(&loss).expect("enough memory");
-    let gradients = leaves
-        .iter()
-        .map(|leaf| Cpu::read_gradient(graph.gradient(&mut gradients, leaf).expect("enough memory")))
-        .collect();
+    let gradients = graph.gradients(&loss, &leaves).expect("enough memory").iter().map(Cpu::read_gradient).collect();
 
     let state: Tensors = network.state(parameters.state()).into_iter().collect();
     let model = ResidMlp::load(params.model(), &device, &state).expect("the network's own state");
