@@ -5,6 +5,7 @@ mod contracts;
 mod determinism;
 mod diagnostics;
 mod documents;
+mod editor;
 mod failures;
 mod golden;
 mod layering;

@@ -84,6 +84,12 @@ pub(crate) enum Command {
     Kinds(KindsArgs),
     /// List the pipelines shipped with spdflow.
     Pipelines,
+    /// Print a JSON Schema of pipeline files, for editors.
+    Schema,
+    /// Print what makes a shell complete spdflow's commands and options.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man,
 }
 
 /// Which pipeline, and with which changes.
@@ -293,6 +299,14 @@ pub(crate) struct KindsArgs {
     /// The kind to describe: its inputs and every parameter with type and default.
     #[arg(value_name = "KIND")]
     pub(crate) kind: Option<String>,
+}
+
+/// `spdflow completions`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 fn parse_device(text: &str) -> Result<Device, String> {

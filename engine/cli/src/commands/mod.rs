@@ -9,6 +9,8 @@ mod metrics;
 mod pipelines;
 mod plan;
 mod run;
+mod schema;
+mod shell;
 mod show;
 mod status;
 mod store;
@@ -28,6 +30,9 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Check(args) => check::check(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
         Command::Lock(args) => lock::lock(&args, style),
+        Command::Schema => schema::schema(style),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
         Command::Kinds(args) => kinds::kinds(&args, style),
         Command::Pipelines => pipelines::pipelines(style),
         Command::Run(args) => run::run(&args, style),
