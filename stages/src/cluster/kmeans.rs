@@ -4,6 +4,9 @@
 //! candidates per new centre, tolerance relative to the data's variance, an emptied cluster takes the farthest point).
 //! All sums are f64 in index order and random numbers depend on (seed, restart, index) alone, so the result is the
 //! same for any number of threads.
+//!
+//! Profiles have thousands of coordinates, so the distances are nearly all of the work, and none is computed twice
+//! without need: those between points serve every start, and an iteration looks only at the centres that moved.
 
 use rayon::prelude::*;
 use spdflow_kernels::philox::{Stream, unit_f64};
@@ -111,11 +114,12 @@ pub fn kmeans(points: &Points, options: &Options) -> Clustering {
     assert!(!points.is_empty(), "expected at least one point");
     assert!(options.n_clusters > 0 && options.n_init > 0 && options.max_iterations > 0, "{options:?}");
     let tolerance = options.tolerance * points.mean_variance();
+    let between = Between::new(points);
     let runs: Vec<(Vec<usize>, Restart)> = (0..options.n_init)
         .into_par_iter()
         .map(|restart| {
-            let start = plus_plus(points, options.n_clusters, &mut Draws::new(options.seed, restart as u32));
-            lloyd(points, start, options.max_iterations, tolerance)
+            let start = plus_plus(&between, options.n_clusters, &mut Draws::new(options.seed, restart as u32));
+            lloyd(points, Centres::at(&between, &start), options.max_iterations, tolerance)
         })
         .collect();
     let best_restart = (1..runs.len()).fold(0, |best, i| if last(&runs[i].1) < last(&runs[best].1) { i } else { best });
@@ -128,15 +132,41 @@ fn last(restart: &Restart) -> f64 {
     *restart.inertia.last().expect("a restart begins with the inertia of its start")
 }
 
-/// Returns starting centres: each new one is a point drawn with probability proportional to its squared distance to
-/// the centres so far, the best of a few such draws. Fewer than `k` if all points already lie on centres.
-fn plus_plus(points: &Points, k: usize, draws: &mut Draws) -> Vec<f64> {
-    let n = points.len();
+/// Above this many points their distances to one another are not kept (32 MiB).
+const MOST_FOR_TABLE: usize = 2048;
+
+/// The squared distances between points.
+struct Between<'p> {
+    points: &'p Points,
+    /// Row i: those from point i to the points before it. Both directions have the same bits.
+    table: Option<Vec<Vec<f64>>>,
+}
+
+impl<'p> Between<'p> {
+    fn new(points: &'p Points) -> Self {
+        let row = |i: usize| (0..i).map(|j| squared_distance(points.row(i), points.row(j))).collect();
+        let is_small = points.len() <= MOST_FOR_TABLE;
+        Self { points, table: is_small.then(|| (0..points.len()).into_par_iter().map(row).collect()) }
+    }
+
+    fn get(&self, i: usize, j: usize) -> f64 {
+        match &self.table {
+            Some(_) if i == j => 0.0,
+            Some(table) => table[i.max(j)][i.min(j)],
+            None => squared_distance(self.points.row(i), self.points.row(j)),
+        }
+    }
+}
+
+/// Returns the points where centres start: each new one is drawn with probability proportional to its squared distance
+/// to those so far, the best of a few such draws. Fewer than `k` if all points already lie on centres.
+fn plus_plus(between: &Between<'_>, k: usize, draws: &mut Draws) -> Vec<usize> {
+    let n = between.points.len();
     let candidates = 2 + (k as f64).ln() as usize;
     let first = ((draws.next() * n as f64) as usize).min(n - 1);
-    let mut centres = points.row(first).to_vec();
-    let mut distance: Vec<f64> = (0..n).map(|i| squared_distance(points.row(i), points.row(first))).collect();
-    while centres.len() < k * points.dim {
+    let mut start = vec![first];
+    let mut distance: Vec<f64> = (0..n).map(|i| between.get(i, first)).collect();
+    while start.len() < k {
         let total: f64 = distance.iter().sum();
         if total <= 0.0 {
             break;
@@ -144,16 +174,15 @@ fn plus_plus(points: &Points, k: usize, draws: &mut Draws) -> Vec<f64> {
         let best = (0..candidates)
             .map(|_| {
                 let chosen = pick(&distance, draws.next() * total);
-                let nearer: Vec<f64> =
-                    (0..n).map(|i| distance[i].min(squared_distance(points.row(i), points.row(chosen)))).collect();
+                let nearer: Vec<f64> = (0..n).map(|i| distance[i].min(between.get(i, chosen))).collect();
                 (nearer.iter().sum::<f64>(), chosen, nearer)
             })
             .reduce(|best, next| if next.0 < best.0 { next } else { best })
             .expect("at least two candidates");
-        centres.extend_from_slice(points.row(best.1));
+        start.push(best.1);
         distance = best.2;
     }
-    centres
+    start
 }
 
 /// Returns the index at which the running sum of `weights` passes `target`; never one of weight zero.
@@ -172,14 +201,56 @@ fn pick(weights: &[f64], target: f64) -> usize {
     chosen
 }
 
-fn lloyd(points: &Points, mut centres: Vec<f64>, max_iterations: usize, tolerance: f64) -> (Vec<usize>, Restart) {
-    let (mut labels, mut distance) = assign(points, &centres);
+/// Centres, and the squared distance of every point to each.
+struct Centres {
+    /// Row-major [k, dim].
+    data: Vec<f64>,
+    /// Row-major [n, k].
+    distance: Vec<f64>,
+}
+
+impl Centres {
+    /// Returns centres at these points.
+    fn at(between: &Between<'_>, start: &[usize]) -> Self {
+        let points = between.points;
+        let distance = (0..points.len()).flat_map(|i| start.iter().map(move |&c| between.get(i, c)));
+        Self { data: start.iter().flat_map(|&c| points.row(c)).copied().collect(), distance: distance.collect() }
+    }
+
+    fn count(&self, points: &Points) -> usize {
+        self.data.len() / points.dim
+    }
+
+    /// Moves the centres to `data`, and returns the squared distance they went together.
+    fn move_to(&mut self, points: &Points, data: Vec<f64>) -> f64 {
+        let shift = squared_distance(&data, &self.data);
+        let k = self.count(points);
+        for (c, (to, from)) in data.chunks_exact(points.dim).zip(self.data.chunks_exact(points.dim)).enumerate() {
+            if to != from {
+                (0..points.len()).for_each(|i| self.distance[i * k + c] = squared_distance(points.row(i), to));
+            }
+        }
+        self.data = data;
+        shift
+    }
+
+    /// Returns for each point its nearest centre, the first of equals, and the squared distance to it.
+    fn nearest(&self, points: &Points) -> (Vec<usize>, Vec<f64>) {
+        let of_point = |distance: &[f64]| {
+            let first = (0, distance[0]);
+            distance.iter().copied().enumerate().fold(first, |best, next| if next.1 < best.1 { next } else { best })
+        };
+        self.distance.chunks_exact(self.count(points)).map(of_point).unzip()
+    }
+}
+
+fn lloyd(points: &Points, mut centres: Centres, max_iterations: usize, tolerance: f64) -> (Vec<usize>, Restart) {
+    let (mut labels, mut distance) = centres.nearest(points);
     let mut restart = Restart { inertia: vec![distance.iter().sum()], converged: false };
     for _ in 0..max_iterations {
-        let moved = means(points, &mut labels, &distance, centres.len() / points.dim);
-        let shift = squared_distance(&moved, &centres);
-        centres = moved;
-        let (next, next_distance) = assign(points, &centres);
+        let moved = means(points, &mut labels, &distance, centres.count(points));
+        let shift = centres.move_to(points, moved);
+        let (next, next_distance) = centres.nearest(points);
         let is_fixed = next == labels;
         (labels, distance) = (next, next_distance);
         restart.inertia.push(distance.iter().sum());
@@ -189,20 +260,6 @@ fn lloyd(points: &Points, mut centres: Vec<f64>, max_iterations: usize, toleranc
         }
     }
     (labels, restart)
-}
-
-/// Returns for each point its nearest centre, the first of equals, and the squared distance to it.
-fn assign(points: &Points, centres: &[f64]) -> (Vec<usize>, Vec<f64>) {
-    (0..points.len())
-        .map(|i| {
-            centres
-                .chunks_exact(points.dim)
-                .map(|centre| squared_distance(points.row(i), centre))
-                .enumerate()
-                .reduce(|best, next| if next.1 < best.1 { next } else { best })
-                .expect("at least one centre")
-        })
-        .unzip()
 }
 
 /// Returns the mean of each cluster. A cluster that lost all its points takes the point that is farthest from its own
@@ -311,7 +368,7 @@ impl Draws {
 
 #[cfg(test)]
 mod tests {
-    use super::{Draws, Options, Points, kmeans, silhouette};
+    use super::{Between, Centres, Draws, Options, Points, kmeans, plus_plus, silhouette, squared_distance};
 
     fn options(n_clusters: usize) -> Options {
         Options { n_clusters, n_init: 10, max_iterations: 300, tolerance: 1e-4, seed: 0 }
@@ -363,6 +420,24 @@ mod tests {
     }
 
     #[test]
+    fn distances_that_are_kept_are_those_that_would_be_computed() {
+        let (points, _) = blobs(6, 20, 3, 9.0);
+        let (kept, computed) = (Between::new(&points), Between { points: &points, table: None });
+        let start = |between| plus_plus(between, 9, &mut Draws::new(4, 0));
+        assert_eq!(start(&kept), start(&computed));
+        let mut centres = Centres::at(&kept, &start(&kept));
+        assert_eq!(centres.distance, Centres::at(&computed, &start(&computed)).distance);
+        // One centre moves, the others stay.
+        let mut data = centres.data.clone();
+        data[4] += 1.0;
+        centres.move_to(&points, data.clone());
+        let all =
+            |i: usize| data.chunks_exact(3).map(|centre| squared_distance(points.row(i), centre)).collect::<Vec<_>>();
+        let all: Vec<f64> = (0..points.len()).flat_map(all).collect();
+        assert_eq!(centres.distance, all);
+    }
+
+    #[test]
     fn fewer_distinct_points_than_clusters_give_fewer_clusters() {
         let points = Points::new(1, vec![1.0, 2.0, 1.0, 1.0, 2.0]);
         let found = kmeans(&points, &options(4));
@@ -381,7 +456,9 @@ mod tests {
     fn a_cluster_that_lost_its_points_takes_the_farthest() {
         // The third centre is nearest to no point.
         let points = Points::new(1, vec![0.0, 1.0, 10.0, 14.0]);
-        let (labels, restart) = super::lloyd(&points, vec![0.5, 11.0, 100.0], 50, 0.0);
+        let mut centres = Centres { data: vec![f64::NAN; 3], distance: vec![f64::NAN; 12] };
+        centres.move_to(&points, vec![0.5, 11.0, 100.0]);
+        let (labels, restart) = super::lloyd(&points, centres, 50, 0.0);
         assert_eq!(labels, [0, 0, 1, 2]);
         assert_eq!(restart.inertia.last(), Some(&0.5));
     }
