@@ -166,9 +166,10 @@ pub struct Evaluation {
     #[serde(default)]
     pub dense: Vec<DensePattern>,
     /// A component is significant if its subnet is larger than this: for toy models of superposition the sum over input
-    /// features of the length of what it writes, else its Frobenius norm.
-    #[serde(default = "significant")]
-    pub significance_threshold: f64,
+    /// features of the length of what it writes, else its Frobenius norm. Where left out, 0.017 for toy models of
+    /// superposition; other targets have no usual threshold, and their significant components are not counted.
+    #[serde(default)]
+    pub significance_threshold: Option<f64>,
 }
 
 impl Default for Evaluation {
@@ -184,7 +185,7 @@ impl Default for Evaluation {
             slow_on_first_step: true,
             identity: Vec::new(),
             dense: Vec::new(),
-            significance_threshold: significant(),
+            significance_threshold: None,
         }
     }
 }
@@ -215,10 +216,6 @@ fn thousand() -> u64 {
 
 fn tenth() -> f64 {
     0.1
-}
-
-fn significant() -> f64 {
-    0.017
 }
 
 fn warmup_lr() -> f64 {
@@ -314,6 +311,11 @@ impl DecomposeParams {
         if !(self.faithfulness_warmup.weight_decay >= 0.0 && self.faithfulness_warmup.weight_decay.is_finite()) {
             let message = format!("must not be negative, found {}", self.faithfulness_warmup.weight_decay);
             issues.push(ParamIssue::new("faithfulness_warmup.weight_decay", message));
+        }
+        let threshold = self.evaluation.significance_threshold;
+        if let Some(threshold) = threshold.filter(|threshold| threshold.is_nan() || *threshold < 0.0) {
+            let message = format!("must not be negative, found {threshold}");
+            issues.push(ParamIssue::new("evaluation.significance_threshold", message));
         }
         for (path, fraction) in [
             ("evaluation.alive_threshold", Some(self.evaluation.alive_threshold)),

@@ -16,6 +16,9 @@ use crate::solution::{
     subnet_sizes, tms_geometry,
 };
 
+/// The size of a subnet above which the paper counts a component of a toy model of superposition (spec section 5.11).
+const TMS_THRESHOLD: f64 = 0.017;
+
 /// Returns the numbers by name.
 ///
 /// # Errors
@@ -36,12 +39,16 @@ pub(super) fn headline<D: Backend>(
     let components: Vec<(&str, &Components)> =
         model.sites().iter().map(|site| &site.plan.name[..]).zip(&matrices).collect();
     for (name, (v, u)) in &components {
-        let sizes = match target {
-            TargetConfig::Tms(_) => subnet_sizes(v, u),
-            TargetConfig::ResidMlp(_) | TargetConfig::InductionHead(_) => frobenius_norms(v, u),
+        let chosen = params.evaluation.significance_threshold;
+        let (sizes, threshold) = match target {
+            TargetConfig::Tms(_) => (subnet_sizes(v, u), chosen.or(Some(TMS_THRESHOLD))),
+            TargetConfig::ResidMlp(_) | TargetConfig::InductionHead(_) => (frobenius_norms(v, u), chosen),
         };
-        let significant = significant_subnets(&sizes, params.evaluation.significance_threshold).len();
-        numbers.push((format!("significant/{name}"), significant as f64));
+        // No threshold is known for the others: what a norm means depends on the width of what a matrix reads and writes.
+        if let Some(threshold) = threshold {
+            let significant = significant_subnets(&sizes, threshold).len();
+            numbers.push((format!("significant/{name}"), significant as f64));
+        }
     }
     match target {
         TargetConfig::InductionHead(_) => {}
