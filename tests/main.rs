@@ -9,6 +9,7 @@ mod editor;
 mod failures;
 mod golden;
 mod layering;
+mod misfits;
 mod mistakes;
 mod running;
 mod support;

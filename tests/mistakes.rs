@@ -391,3 +391,186 @@ fn a_wrong_set_argument_is_shown_with_its_place() {
 ";
     assert_refused(TARGET, &["--set", "stage.target.params.stpes=500"], expected);
 }
+
+/// A decomposition up to what is said of its inputs and its evaluation.
+const DECOMPOSE: &str = "[stage.decompose]
+uses = \"decompose.spd\"
+inputs = { target = \"target\" }
+[stage.decompose.params]
+steps = 10
+batch_size = 8
+lr = { start = 1e-3 }
+sites = [{ pattern = \"linear1\", C = 4 }]
+losses = [{ kind = \"faithfulness\", coeff = 1 }]
+";
+
+#[test]
+fn data_that_no_target_has() {
+    let text = format!(
+        "{TARGET}{DECOMPOSE}[stage.decompose.params.data]
+feature_probability = 0.5
+generation = \"exactly_six_active\"
+prefix_window = -2
+n_features = 7
+"
+    );
+    let expected = "error: parameter `data.generation` of stage `decompose`: unknown value `exactly_six_active`
+  --> p.toml:15:14
+   |
+15 | generation = \"exactly_six_active\"
+   |              ^^^^^^^^^^^^^^^^^^^^
+   |
+   = hint: did you mean `exactly_one_active`?
+
+error: parameter `data.prefix_window` of stage `decompose`: expected a whole number of at least 0, found `-2`
+  --> p.toml:16:17
+   |
+16 | prefix_window = -2
+   |                 ^^
+
+error: parameter `data` of stage `decompose`: unknown key `n_features`
+  --> p.toml:17:1
+   |
+17 | n_features = 7
+   | ^^^^^^^^^^
+   |
+   = hint: known keys: `feature_probability`, `generation`, `prefix_window`
+
+found 3 mistakes
+";
+    assert_refused(&text, &[], expected);
+    let text = format!("{TARGET}{DECOMPOSE}data = \"exactly_one_active\"\n");
+    let expected =
+        "error: parameter `data` of stage `decompose`: expected a table, found a string `\"exactly_one_active\"`
+  --> p.toml:13:8
+   |
+13 | data = \"exactly_one_active\"
+   |        ^^^^^^^^^^^^^^^^^^^^
+";
+    assert_refused(&text, &[], expected);
+    let text = format!("{TARGET}{DECOMPOSE}data = {{ feature_probability = 1.5 }}\n");
+    let expected = "error: parameter `data.feature_probability` of stage `decompose`: must be in [0, 1], found 1.5
+  --> p.toml:13:32
+   |
+13 | data = { feature_probability = 1.5 }
+   |                                ^^^
+";
+    assert_refused(&text, &[], expected);
+}
+
+#[test]
+fn metrics_that_cannot_be_measured() {
+    let text = format!(
+        "{TARGET}{DECOMPOSE}[stage.decompose.params.evaluation]
+every = 10
+slow_every = 25
+metrics = [
+  {{ kind = \"ci_histograms\", n_batches_accum = 0 }},
+  {{ kind = \"ci_l0\", groups = {{ first = [\"linear1\", \"linear(\"] }} }},
+  {{ kind = \"permuted_ci_plots\", dense_patterns = \"linear1\" }},
+  {{ kind = \"identity_ci_error\", identity = [{{ pattern = \"linear1\" }}] }},
+  {{ kind = \"pgd_multi_batch_recon\", init = \"random\", step_size = -0.1, n_steps = 2, gradient_accumulation_steps = 0 }},
+  {{ kind = \"ce_and_kl\" }},
+  \"uv_plot\",
+]
+"
+    );
+    let expected = "error: parameter `evaluation.metrics[2].dense_patterns` of stage `decompose`: expected a list, found a string `\"linear1\"`
+  --> p.toml:19:50
+   |
+19 |   { kind = \"permuted_ci_plots\", dense_patterns = \"linear1\" },
+   |                                                  ^^^^^^^^^
+
+error: parameter `evaluation.metrics[3].identity[0]` of stage `decompose`: missing key `n_features`
+  --> p.toml:20:45
+   |
+20 |   { kind = \"identity_ci_error\", identity = [{ pattern = \"linear1\" }] },
+   |                                             ^^^^^^^^^^^^^^^^^^^^^^^
+
+error: parameter `evaluation.metrics[5]` of stage `decompose`: missing key `rounding_threshold`
+  --> p.toml:22:3
+   |
+22 |   { kind = \"ce_and_kl\" },
+   |   ^^^^^^^^^^^^^^^^^^^^^^
+
+error: parameter `evaluation.metrics[6]` of stage `decompose`: unknown value `uv_plot`
+  --> p.toml:23:3
+   |
+23 |   \"uv_plot\",
+   |   ^^^^^^^^^
+   |
+   = hint: did you mean `uv_plots`?
+
+found 4 mistakes
+";
+    assert_refused(&text, &[], expected);
+}
+
+#[test]
+fn metrics_out_of_range() {
+    let text = format!(
+        "{TARGET}{DECOMPOSE}[stage.decompose.params.evaluation]
+every = 10
+slow_every = 25
+significance_threshold = -0.5
+metrics = [
+  {{ kind = \"ci_histograms\", n_batches_accum = 0 }},
+  {{ kind = \"ci_l0\", groups = {{ first = [\"linear1\", \"linear(\"] }} }},
+  {{ kind = \"pgd_multi_batch_recon\", init = \"random\", step_size = -0.1, n_steps = 2, gradient_accumulation_steps = 0 }},
+  {{ kind = \"stochastic_recon_subset_ce_and_kl\" }},
+  \"ci_histograms\",
+]
+"
+    );
+    let expected = "error: parameter `evaluation.slow_every` of stage `decompose`: must be a multiple of `evaluation.every`, which is 10, found 25
+  --> p.toml:15:14
+   |
+15 | slow_every = 25
+   |              ^^
+
+error: parameter `evaluation.significance_threshold` of stage `decompose`: must not be negative, found -0.5
+  --> p.toml:16:26
+   |
+16 | significance_threshold = -0.5
+   |                          ^^^^
+
+error: parameter `evaluation.metrics[0].n_batches_accum` of stage `decompose`: must be at least 1, found 0
+  --> p.toml:18:47
+   |
+18 |   { kind = \"ci_histograms\", n_batches_accum = 0 },
+   |                                               ^
+
+error: parameter `evaluation.metrics[1].groups.first[1]` of stage `decompose`: `linear(` is not a regular expression once `*` is replaced by `.*`, expected one such as `h.0.*`
+  --> p.toml:19:52
+   |
+19 |   { kind = \"ci_l0\", groups = { first = [\"linear1\", \"linear(\"] } },
+   |                                                    ^^^^^^^^^
+
+error: parameter `evaluation.metrics[2].step_size` of stage `decompose`: must not be negative, found -0.1
+  --> p.toml:20:66
+   |
+20 |   { kind = \"pgd_multi_batch_recon\", init = \"random\", step_size = -0.1, n_steps = 2, gradient_accumulation_steps = 0 },
+   |                                                                  ^^^^
+
+error: parameter `evaluation.metrics[2].gradient_accumulation_steps` of stage `decompose`: must be at least 1, found 0
+  --> p.toml:20:115
+   |
+20 |   { kind = \"pgd_multi_batch_recon\", init = \"random\", step_size = -0.1, n_steps = 2, gradient_accumulation_steps = 0 },
+   |                                                                                                                   ^
+
+error: parameter `evaluation.metrics[3].include_patterns` of stage `decompose`: is empty, as is `exclude_patterns`; expected at least one subset of sites, such as `attention = [\"*.attn.*\"]`
+  --> p.toml:21:3
+   |
+21 |   { kind = \"stochastic_recon_subset_ce_and_kl\" },
+   |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+
+error: parameter `evaluation.metrics[4].kind` of stage `decompose`: names a metric that is in the list already
+  --> p.toml:22:3
+   |
+22 |   \"ci_histograms\",
+   |   ^^^^^^^^^^^^^^^
+
+found 8 mistakes
+";
+    assert_refused(&text, &[], expected);
+}

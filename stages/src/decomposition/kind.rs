@@ -80,7 +80,7 @@ fn inputs(target: &InputDistribution, params: &DecomposeParams) -> Result<InputD
     let unfit = |field: &str, expected: &str, found: &str| {
         Err(StageError::failed_with_hint(
             format!("`data.{field}`: expected a target that reads {expected}, found one that reads {found}"),
-            format!("leave out `data.{field}`"),
+            format!("leave out `data.{field}`; without `data` the inputs are those the target was trained on"),
         ))
     };
     let data = match target {
@@ -105,6 +105,16 @@ fn inputs(target: &InputDistribution, params: &DecomposeParams) -> Result<InputD
     };
     match data.mistake() {
         None => Ok(data),
-        Some((field, message)) => Err(StageError::failed(format!("`data.{field}`: {message}"))),
+        // Only the generation can have made these unfit: they are the target's own.
+        Some(("synced_inputs", _)) => Err(StageError::failed_with_hint(
+            "`data.generation`: expected `at_least_zero_active`, the only choice for a target with `synced_inputs`",
+            "leave out `data.generation`; without `data` the inputs are those the target was trained on",
+        )),
+        Some((field, message)) => Err(StageError::failed_with_hint(
+            format!("`data.{field}`: {message}"),
+            format!(
+                "all but `data.{field}` is the target's own; without `data` the inputs are those it was trained on"
+            ),
+        )),
     }
 }

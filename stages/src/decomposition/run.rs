@@ -4,7 +4,7 @@ use spdflow_engine::kind::{StageContext, StageError};
 
 use super::config::DecomposeParams;
 use super::draws::{Sampling, training_draws};
-use super::evaluation::{EvaluationRecords, Evaluator};
+use super::evaluation::{EvaluationRecords, Evaluator, Fit};
 use super::export::state as whole_state;
 use super::model::ComponentModel;
 use super::site::plan;
@@ -95,6 +95,9 @@ pub fn run<D: Backend>(
 ) -> Result<Finished<D>, StageError> {
     let failed = |error: D::Err| StageError::failed(format!("{error:?}"));
     let (model, parameters) = build(device, target, state, params)?;
+    let sites: Vec<(String, usize)> =
+        model.sites().iter().map(|site| (site.plan.name.clone(), site.plan.components)).collect();
+    params.evaluation.check(&Fit { data, sites: &sites })?;
     let compact = counts_zero_rows(&model, params.sampling);
     let settings = StepSettings {
         sampling: params.sampling,

@@ -92,7 +92,14 @@ impl TargetSolution {
     /// Returns the form expected of `site`, if a pattern matches it.
     #[must_use]
     pub fn expected(&self, site: &str) -> Option<Expected> {
-        self.patterns.iter().find(|(text, _)| pattern::matches(text, site)).map(|(_, expected)| *expected)
+        self.expected_by(site).map(|(_, expected)| expected)
+    }
+
+    /// Returns the pattern that decides about `site`, and the form it expects.
+    #[must_use]
+    pub fn expected_by(&self, site: &str) -> Option<(&str, Expected)> {
+        let found = self.patterns.iter().find(|(text, _)| pattern::matches(text, site));
+        found.map(|(text, expected)| (&text[..], *expected))
     }
 
     /// Returns the error of a decomposition whose probe gave these matrices [features, components], site by site.

@@ -10,7 +10,8 @@ use super::super::loss::{Masks, stochastic_masks_with};
 use super::super::model::{ComponentMask, SiteMask};
 use super::super::step::Step;
 use super::findings::Findings;
-use super::next_token::{NextTokens, Prediction, expect_tokens};
+use super::fit::{Fit, Misfit};
+use super::next_token::{NextTokens, Prediction};
 use super::scene::Scene;
 use super::{Measurement, Metric, MetricFacts};
 use crate::bridge::{Backend, DeviceResult};
@@ -35,6 +36,10 @@ impl MetricFacts for CeAndKl {
         }
         let message = format!("must be a finite number, found {}", self.rounding_threshold);
         vec![ParamIssue::new("rounding_threshold", message)]
+    }
+
+    fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+        fit.expect_tokens()
     }
 }
 
@@ -62,9 +67,6 @@ impl Measured {
 
 impl<D: Backend> Measurement<D> for Measured {
     fn update(&mut self, step: &Step<'_, D>, index: usize, draws: &mut dyn Draws<D>) -> DeviceResult<(), D> {
-        if step.sequence_length < 2 {
-            return Ok(()); // `compute` says why.
-        }
         let tokens = NextTokens::new(step)?;
         let (target, nothing) = (tokens.of_target()?, tokens.with_nothing()?);
         let masks: [(&str, Masks<D>); 5] = [
@@ -90,8 +92,7 @@ impl<D: Backend> Measurement<D> for Measured {
         Ok(())
     }
 
-    fn compute(self: Box<Self>, scene: &Scene<'_, D>) -> Result<Findings, StageError> {
-        expect_tokens(scene, "ce_and_kl")?;
+    fn compute(self: Box<Self>, _: &Scene<'_, D>) -> Result<Findings, StageError> {
         let mut findings = Findings::default();
         for (name, sum) in self.sums {
             findings.number(name, sum / self.positions);

@@ -7,6 +7,7 @@ use spdflow_engine::kind::StageError;
 use super::super::draws::Draws;
 use super::super::step::Step;
 use super::findings::Findings;
+use super::fit::{Fit, Misfit};
 use super::scene::Scene;
 use super::{Measurement, Metric, MetricFacts};
 use crate::bridge::{Backend, DeviceResult};
@@ -27,6 +28,10 @@ pub struct IdentityCiError {
 
 impl MetricFacts for IdentityCiError {
     const IS_SLOW: bool = true;
+
+    fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+        fit.expect_solution(&self.identity, &self.dense)
+    }
 }
 
 impl<D: Backend> Metric<D> for IdentityCiError {

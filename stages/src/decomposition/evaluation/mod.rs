@@ -13,6 +13,7 @@ mod ci_mean_per_component;
 mod component_activation_density;
 mod evaluator;
 mod findings;
+mod fit;
 mod identity_ci_error;
 mod loss_value;
 mod next_token;
@@ -38,6 +39,7 @@ pub use ci_mean_per_component::CiMeanPerComponent;
 pub use component_activation_density::ComponentActivationDensity;
 pub use evaluator::{Evaluator, Moment};
 pub use findings::{Datum, Findings};
+pub use fit::{Fit, Misfit};
 pub use identity_ci_error::IdentityCiError;
 pub use permuted_ci_plots::PermutedCiPlots;
 pub use pgd_multi_batch::{AttackSource, MultiBatchAttack, PgdMultiBatchRecon, PgdMultiBatchReconSubset};
@@ -60,6 +62,14 @@ pub trait MetricFacts {
     /// Returns what is wrong with its parameters; paths are relative to the metric.
     fn issues(&self) -> Vec<ParamIssue> {
         Vec::new()
+    }
+
+    /// Returns why it cannot be measured on a model, if it cannot.
+    ///
+    /// # Errors
+    /// What the metric expects of the model, and what was found.
+    fn fits(&self, _: &Fit<'_>) -> Result<(), Misfit> {
+        Ok(())
     }
 }
 
@@ -111,6 +121,24 @@ macro_rules! metrics {
             #[must_use]
             pub fn issues(&self) -> Vec<ParamIssue> {
                 match self { $(Self::$kind(metric) => metric.issues(),)+ }
+            }
+
+            /// Returns why it cannot be measured on a model, if it cannot.
+            ///
+            /// # Errors
+            /// What the metric expects of the model, and what was found.
+            pub fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+                match self { $(Self::$kind(metric) => metric.fits(fit),)+ }
+            }
+
+            /// Returns the name by which pipelines choose it.
+            #[must_use]
+            pub fn kind(&self) -> String {
+                match serde_json::to_value(self) {
+                    Ok(serde_json::Value::Object(fields)) => fields.keys().next().cloned(),
+                    _ => None,
+                }
+                .expect("a metric is a table of one key")
             }
 
             /// Returns the metric as something that can be measured on `D`.

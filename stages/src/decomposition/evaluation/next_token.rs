@@ -1,12 +1,9 @@
 //! What the metrics of token models share: masked logits against the target's, and against the next tokens (spec
 //! sections 5.7 and 5.8).
 
-use spdflow_engine::kind::StageError;
-
 use super::super::loss::Masks;
 use super::super::model::{ComponentMask, SiteMask};
 use super::super::step::Step;
-use super::scene::Scene;
 use crate::bridge::{Backend, DeviceResult, Var};
 
 /// One batch of tokens, ready to be predicted.
@@ -29,8 +26,12 @@ pub(super) struct Prediction {
 
 impl<'s, 'g, D: Backend> NextTokens<'s, 'g, D> {
     /// Returns the batch of `step`, whose rows are the positions of whole sequences.
+    ///
+    /// # Panics
+    /// If the rows are vectors: [`super::Fit`] refuses these metrics for targets that read them.
     pub(super) fn new(step: &'s Step<'g, D>) -> DeviceResult<Self, D> {
         let (tokens, length) = (step.clean.input.to_vec(), step.sequence_length);
+        assert!(length > 1, "sequences of {length} have no next tokens");
         let label = |row: usize| if (row + 1).is_multiple_of(length) { -1.0 } else { tokens[row + 1] };
         let labels: Vec<f32> = (0..tokens.len()).map(label).collect();
         let count = labels.iter().filter(|label| **label >= 0.0).count();
@@ -65,15 +66,4 @@ impl<'s, 'g, D: Backend> NextTokens<'s, 'g, D> {
         });
         self.with(&masks.collect::<Result<_, D::Err>>()?)
     }
-}
-
-/// Returns an error if the target reads vectors, which nothing comes next after.
-pub(super) fn expect_tokens<D: Backend>(scene: &Scene<'_, D>, metric: &str) -> Result<(), StageError> {
-    if scene.data.n_features().is_none() {
-        return Ok(());
-    }
-    Err(StageError::failed_with_hint(
-        format!("`evaluation.metrics`: `{metric}` expects a target that reads tokens, found one that reads vectors"),
-        "leave it out: vectors have no next token",
-    ))
 }

@@ -8,6 +8,7 @@ use super::super::draws::Draws;
 use super::super::probe::PROBE_INPUT;
 use super::super::step::Step;
 use super::findings::Findings;
+use super::fit::{Fit, Misfit};
 use super::scene::Scene;
 use super::{Measurement, Metric, MetricFacts};
 use crate::artifact::ci_table::SiteCi;
@@ -32,6 +33,10 @@ pub struct PermutedCiPlots {
 
 impl MetricFacts for PermutedCiPlots {
     const IS_SLOW: bool = true;
+
+    fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+        fit.expect_vectors().map(|_| ())
+    }
 }
 
 impl<D: Backend> Metric<D> for PermutedCiPlots {

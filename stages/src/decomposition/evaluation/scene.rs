@@ -56,16 +56,13 @@ impl<D: Backend> Scene<'_, D> {
     /// Returns the causal importances of every site on one feature at a time; computed once for all metrics.
     ///
     /// # Errors
-    /// [`StageError::Failed`] if memory runs out or the target has no features.
+    /// [`StageError::Failed`] if memory runs out.
+    ///
+    /// # Panics
+    /// If the target reads tokens: [`super::Fit`] refuses metrics that look at features there.
     pub fn probe(&self) -> Result<&[SiteCi], StageError> {
         if self.probed.get().is_none() {
-            let n_features = self.data.n_features().ok_or_else(|| {
-                StageError::failed_with_hint(
-                    "the evaluation probes one feature at a time, but the target reads tokens",
-                    "leave out what needs features: `evaluation.identity`, `evaluation.dense`, and the metrics \
-                     `identity_ci_error`, `permuted_ci_plots` and `uv_plots`",
-                )
-            })?;
+            let n_features = self.data.n_features().expect("a target that reads vectors");
             let _ = self.probed.set(self.make_probe(n_features).map_err(Self::device_failed)?);
         }
         Ok(self.probed.get().expect("set above"))

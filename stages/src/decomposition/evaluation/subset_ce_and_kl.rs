@@ -11,7 +11,8 @@ use super::super::draws::{DrawKey, Draws};
 use super::super::loss::{Masks, stochastic_masks};
 use super::super::step::Step;
 use super::findings::Findings;
-use super::next_token::{NextTokens, expect_tokens};
+use super::fit::{Fit, Misfit};
+use super::next_token::NextTokens;
 use super::scene::Scene;
 use super::{Measurement, Metric, MetricFacts};
 use crate::bridge::{Backend, DeviceResult};
@@ -52,7 +53,8 @@ impl MetricFacts for StochasticReconSubsetCeAndKl {
 
     fn issues(&self) -> Vec<ParamIssue> {
         if self.include_patterns.is_empty() && self.exclude_patterns.is_empty() {
-            let message = "is empty and so is `exclude_patterns`, expected a subset of sites in one of them";
+            let message = "is empty, as is `exclude_patterns`; expected at least one subset of sites, such as `attention = \
+                           [\"*.attn.*\"]`";
             return vec![ParamIssue::new("include_patterns", message)];
         }
         let twice = self.exclude_patterns.keys().find(|name| self.include_patterns.contains_key(*name));
@@ -60,6 +62,24 @@ impl MetricFacts for StochasticReconSubsetCeAndKl {
             .map(|name| ParamIssue::new(format!("exclude_patterns.{name}"), "is a subset of `include_patterns` too"))
             .into_iter()
             .collect()
+    }
+
+    fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+        fit.expect_tokens()?;
+        let sites: Vec<String> = fit.sites.iter().map(|(name, _)| name.clone()).collect();
+        let Some((name, _)) = self.subsets(&sites).into_iter().find(|(_, members)| !members.contains(&true)) else {
+            return Ok(());
+        };
+        let (list, matched) = if self.include_patterns.contains_key(&name) {
+            ("include_patterns", "none of its patterns matches a site")
+        } else {
+            ("exclude_patterns", "its patterns match every site")
+        };
+        Err(Misfit {
+            list: Some(list),
+            message: format!("subset `{name}` is empty: {matched}; the sites are `{}`", sites.join("`, `")),
+            hint: "a pattern matches whole names; `*` crosses dots".to_owned(),
+        })
     }
 }
 
@@ -80,9 +100,6 @@ struct Measured {
 
 impl<D: Backend> Measurement<D> for Measured {
     fn update(&mut self, step: &Step<'_, D>, index: usize, draws: &mut dyn Draws<D>) -> DeviceResult<(), D> {
-        if step.sequence_length < 2 {
-            return Ok(()); // `compute` says why.
-        }
         let tokens = NextTokens::new(step)?;
         let (target, nothing) = (tokens.of_target()?, tokens.with_nothing()?.ce);
         let samples = step.settings.mask_samples;
@@ -106,14 +123,7 @@ impl<D: Backend> Measurement<D> for Measured {
         Ok(())
     }
 
-    fn compute(self: Box<Self>, scene: &Scene<'_, D>) -> Result<Findings, StageError> {
-        expect_tokens(scene, "stochastic_recon_subset_ce_and_kl")?;
-        if let Some((name, _)) = self.subsets.iter().find(|(_, members)| !members.contains(&true)) {
-            return Err(StageError::failed(format!(
-                "`evaluation.metrics`: subset `{name}` of `stochastic_recon_subset_ce_and_kl` has no site; there are `{}`",
-                scene.site_names().join("`, `")
-            )));
-        }
+    fn compute(self: Box<Self>, _: &Scene<'_, D>) -> Result<Findings, StageError> {
         let mut findings = Findings::default();
         for (q, quantity) in QUANTITIES.iter().enumerate() {
             let mut worst: Option<(&str, f64)> = None;

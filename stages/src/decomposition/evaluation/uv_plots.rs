@@ -8,6 +8,7 @@ use super::super::draws::Draws;
 use super::super::export::matrices;
 use super::super::step::Step;
 use super::findings::Findings;
+use super::fit::{Fit, Misfit};
 use super::permuted_ci_plots::Orders;
 use super::scene::Scene;
 use super::{Measurement, Metric, MetricFacts};
@@ -28,6 +29,10 @@ pub struct UvPlots {
 
 impl MetricFacts for UvPlots {
     const IS_SLOW: bool = true;
+
+    fn fits(&self, fit: &Fit<'_>) -> Result<(), Misfit> {
+        fit.expect_vectors().map(|_| ())
+    }
 }
 
 impl<D: Backend> Metric<D> for UvPlots {
