@@ -20,7 +20,7 @@ use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 
 /// Small versions of every target model.
-fn targets() -> Vec<TargetConfig> {
+pub(super) fn targets() -> Vec<TargetConfig> {
     let tms = |n_hidden_layers| {
         TargetConfig::Tms(TmsConfig { n_features: 6, n_hidden: 3, n_hidden_layers, tied_weights: false })
     };
@@ -74,7 +74,7 @@ fn losses(attack_steps: usize) -> Vec<LossConfig> {
     losses
 }
 
-fn random_state(target: &TargetConfig) -> Tensors {
+pub(super) fn random_state(target: &TargetConfig) -> Vec<(String, Tensor)> {
     let tensors = target.tensors().into_iter().enumerate();
     tensors
         .map(|(index, (name, shape))| {
@@ -85,13 +85,23 @@ fn random_state(target: &TargetConfig) -> Tensors {
         .collect()
 }
 
-fn build(target: &TargetConfig, sigmoid: SigmoidType) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
+pub(super) fn build(target: &TargetConfig, sigmoid: SigmoidType) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
+    build_sites(target, random_state(target), |_| true, sigmoid)
+}
+
+/// Returns a model of the target with this state, of whose modules those that `is_site` accepts are decomposed.
+pub(super) fn build_sites(
+    target: &TargetConfig,
+    state: Vec<(String, Tensor)>,
+    is_site: impl Fn(&str) -> bool,
+    sigmoid: SigmoidType,
+) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
     let device = Cpu::default();
-    let target = target.load(&device, &random_state(target)).expect("a target");
+    let target = target.load(&device, &state.into_iter().collect()).expect("a target");
     let modules: Vec<(String, LayerKind)> =
         target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
-    let sites: Vec<SitePattern> =
-        modules.iter().map(|(name, _)| SitePattern { pattern: name.clone(), components: 7 }).collect();
+    let sites = modules.iter().filter(|(name, _)| is_site(name));
+    let sites: Vec<SitePattern> = sites.map(|(name, _)| SitePattern { pattern: name.clone(), components: 7 }).collect();
     let plans = plan(&target.names(), &modules, &sites, &[]).expect("sites");
     let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![4] });
     ComponentModel::new(&device, target, plans, network, sigmoid, 3, false).expect("enough memory")
@@ -114,7 +124,7 @@ fn batch(target: &TargetConfig, feature_probability: f64, positions: usize) -> B
     data.batch(stream, positions)
 }
 
-const SETTINGS: StepSettings = StepSettings {
+pub(super) const SETTINGS: StepSettings = StepSettings {
     sampling: Sampling::Continuous,
     use_delta_component: true,
     mask_samples: 2,

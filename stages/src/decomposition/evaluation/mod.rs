@@ -22,6 +22,8 @@ mod pgd_multi_batch;
 mod record;
 mod scene;
 mod subset_ce_and_kl;
+#[cfg(test)]
+mod tests;
 mod uv_plots;
 
 use schemars::JsonSchema;
