@@ -199,6 +199,16 @@ fn figures_and_saves_made_before_a_kill_are_in_the_result() {
                 assert!(expected.contains_key(&file), "{}", file.display());
             }
         }
+        // What charts show lies beside them; a heat map shows what is in other files.
+        for (name, has_numbers) in [("l0_bar_chart", true), ("figures_uv_matrices", false)] {
+            let file = folder.join(format!("figures/{name}_{step}.json"));
+            assert_eq!(expected.contains_key(&file), has_numbers, "{}", file.display());
+        }
+        let chart: serde_json::Value =
+            serde_json::from_slice(&expected[&folder.join(format!("figures/l0_bar_chart_{step}.json"))]).unwrap();
+        assert_eq!(chart["columns"], serde_json::json!(["series", "x", "width", "value"]));
+        assert_eq!((&chart["step"], &chart["data"][0][0]), (&step.into(), &"linear1".into()));
+        assert_eq!(chart["data"].as_array().map(Vec::len), Some(2), "a bar for each site");
     }
     for step in [500, 1000] {
         assert!(expected.contains_key(&folder.join(format!("checkpoints/components_{step}.safetensors"))));

@@ -5,7 +5,8 @@
     python tests/python/check_artifacts.py out/tms
 
 Checks names, shapes and types of all tensors and tables, that each site's components add up to the target's matrix,
-that tied components are tied, and that the causal importances in `ci.parquet` are what the saved networks compute.
+that tied components are tied, that the causal importances in `ci.parquet` are what the saved networks compute, and that
+the charts beside the figures hold what `evaluation.parquet` says.
 Prints one line per artifact; exits with 1 after the first artifact that is not right.
 
 By default a component sum may differ from its matrix by 5 % (Frobenius norm); a run too short to become faithful
@@ -132,6 +133,31 @@ def importance_logits(kind, network, x, v):
     return h if kind == "shared_mlp" else h[:, :, 0]
 
 
+CHART_COLUMNS = ["series", "x", "width", "value"]
+
+
+def check_charts(folder):
+    """Returns how many charts there are; each holds what `evaluation.parquet` says of its figure and step."""
+    charts = sorted((folder / "figures").glob("*.json"))
+    if not charts:
+        return 0
+    f64 = pa.float64()
+    table = read_table(folder / "evaluation.parquet", [("step", pa.int64()), ("key", pa.string()), ("series", pa.string()),
+                                                       ("x", f64), ("width", f64), ("value", f64)])
+    rows = {}
+    for step, key, *row in zip(*table.values()):
+        rows.setdefault(f"{key.replace('/', '_')}_{step}", []).append(row)
+    for path in charts:
+        chart = read_json(path)
+        expect(sorted(chart) == ["columns", "data", "step"], f"{path.name} holds {sorted(chart)}")
+        expect(chart["columns"] == CHART_COLUMNS, f"{path.name}: columns {chart['columns']}, expected {CHART_COLUMNS}")
+        expect(path.stem.endswith(f"_{chart['step']}"), f"{path.name} is of step {chart['step']}")
+        expect(chart["data"] == rows.get(path.stem), f"{path.name} differs from evaluation.parquet")
+        for other in ["png", "svg"]:
+            expect(path.with_suffix(f".{other}").exists(), f"{path.name} lies beside no {other.upper()}")
+    return len(charts)
+
+
 def check_decomposition(folder, faithful_within):
     description = read_json(folder / "decomposition.json")
     params, target, config = description["params"], description["target"], description["target"]["config"]
@@ -210,7 +236,8 @@ def check_decomposition(folder, faithful_within):
             expect(np.abs(lower - np.clip(logits, 0, 1)).max() <= 1e-6, "ci.parquet: `lower` is not the clamped logit")
         at = end
     expect(at == len(ci["site"]), "ci.parquet: rows of no site")
-    return f"{len(tensors)} tensors, {len(metrics['step'])} metrics, mean squared delta {squares / entries:.2e}"
+    return (f"{len(tensors)} tensors, {len(metrics['step'])} metrics, {check_charts(folder)} charts, "
+            f"mean squared delta {squares / entries:.2e}")
 
 
 def check_clusters(folder):

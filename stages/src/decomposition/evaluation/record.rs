@@ -1,4 +1,5 @@
-//! What the slow evaluations of a run leave behind: figures, the data they show, and saved components.
+//! What the slow evaluations of a run leave behind: figures, the data they show (each chart's beside it, and everything
+//! in one table), and saved components.
 //!
 //! Everything goes into the scratch folder at once, each file written durably, and only the finished run copies it into
 //! the artifact. So a run that is stopped or killed finds there what it made before its last checkpoint; what it made
@@ -27,9 +28,27 @@ pub struct EvaluationRecords {
 /// The figures and data of one evaluation.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    /// Stems of the files, `figures_uv_matrices_1000`, and what they show.
-    figures: Vec<(String, String)>,
+    figures: Vec<Drawn>,
     data: Vec<Datum>,
+}
+
+/// A figure that was kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Drawn {
+    /// The stem of its files: `figures_uv_matrices_1000`.
+    stem: String,
+    /// What it shows.
+    title: String,
+    /// Whether its data lies beside it.
+    has_chart: bool,
+}
+
+/// What one figure shows, in the form in which the reference keeps charts (spec section 6.7).
+#[derive(Debug, Serialize)]
+struct Chart<'a> {
+    columns: [&'static str; 4],
+    data: Vec<(&'a str, f64, f64, f64)>,
+    step: u64,
 }
 
 impl EvaluationRecords {
@@ -53,7 +72,15 @@ impl EvaluationRecords {
             let stem = format!("{}_{step}", key.replace('/', "_"));
             write_durably(&self.folder.join(format!("{stem}.svg")), figure.to_svg().as_bytes())?;
             write_durably(&self.folder.join(format!("{stem}.png")), &figure.to_png()?)?;
-            record.figures.push((stem, format!("{}, step {step}", figure.title)));
+            let shown = findings.data.iter().filter(|datum| datum.key == *key);
+            let data: Vec<_> = shown.map(|datum| (&datum.series[..], datum.x, datum.width, datum.value)).collect();
+            let has_chart = !data.is_empty();
+            if has_chart {
+                let chart = Chart { columns: ["series", "x", "width", "value"], data, step };
+                let text = serde_json::to_string(&chart).expect("texts and numbers can be expressed in JSON") + "\n";
+                write_durably(&self.folder.join(format!("{stem}.json")), text.as_bytes())?;
+            }
+            record.figures.push(Drawn { stem, title: format!("{}, step {step}", figure.title), has_chart });
         }
         if record.figures.is_empty() && record.data.is_empty() {
             return Ok(());
@@ -85,9 +112,13 @@ impl EvaluationRecords {
         let mut rows: Vec<(u64, Datum)> = Vec::new();
         for step in evaluated.filter(|step| self.record(*step).exists()) {
             let record: Record = json::read(&self.record(step))?;
-            for (stem, title) in record.figures {
+            for Drawn { stem, title, has_chart } in record.figures {
                 for format in ["svg", "png"] {
                     self.copy(&format!("{stem}.{format}"), out, "figures", format, &title, summary)?;
+                }
+                if has_chart {
+                    let title = format!("{title}, in numbers");
+                    self.copy(&format!("{stem}.json"), out, "figures", "json", &title, summary)?;
                 }
             }
             rows.extend(record.data.into_iter().map(|datum| (step, datum)));
@@ -178,7 +209,9 @@ mod tests {
         drop(first);
         // The last checkpoint was before step 10, so that evaluation is made again.
         let second = EvaluationRecords::open(scratch.path()).unwrap();
-        second.keep(10, &findings(1.5)).unwrap();
+        let mut last = findings(1.5);
+        last.data("subset_worst/kl_subset", "no_mlp_kl", [(0.0, 0.0, 2.5)]);
+        second.keep(10, &last).unwrap();
         second.keep(15, &Findings::default()).unwrap();
         let mut summary = Summary::default();
         second.export(out.path(), [0, 10, 15].into_iter(), [5].into_iter(), &mut summary).unwrap();
@@ -188,16 +221,21 @@ mod tests {
             [
                 "figures/figures_dots_0.svg",
                 "figures/figures_dots_0.png",
+                "figures/figures_dots_0.json",
                 "figures/figures_dots_10.svg",
                 "figures/figures_dots_10.png",
+                "figures/figures_dots_10.json",
                 "checkpoints/components_5.safetensors",
                 "evaluation.parquet",
             ]
         );
         assert!(files.iter().all(|file| out.path().join(file).exists()));
         let table = tables::read(&out.path().join(EVALUATION_FILE)).unwrap();
-        assert_eq!(table.int64("step").unwrap(), [0, 10]);
-        assert_eq!(table.float64("value").unwrap(), [0.5, 1.5]);
+        assert_eq!(table.int64("step").unwrap(), [0, 10, 10]);
+        assert_eq!(table.float64("value").unwrap(), [0.5, 1.5, 2.5]);
+        let chart = fs::read_to_string(out.path().join("figures/figures_dots_10.json")).unwrap();
+        let expected = r#"{"columns":["series","x","width","value"],"data":[["linear1",0.0,0.0,1.5]],"step":10}"#;
+        assert_eq!(chart, format!("{expected}\n"), "the figure's own data, and only that of its step");
     }
 
     #[test]
