@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
     Lock(LockArgs),
+    /// Make a pipeline from a configuration of the Python implementation.
+    ImportConfig(ImportConfigArgs),
     /// List the stage kinds, or describe one.
     Kinds(KindsArgs),
     /// List the pipelines shipped with spdflow.
@@ -291,6 +293,20 @@ pub(crate) struct LockArgs {
     /// The lock file instead of the one beside the pipeline.
     #[arg(long, value_name = "PATH")]
     pub(crate) lock_file: Option<PathBuf>,
+}
+
+/// `spdflow import-config`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportConfigArgs {
+    /// The configuration: a YAML file, new or old.
+    #[arg(value_name = "FILE.yaml")]
+    pub(crate) file: PathBuf,
+    /// Where to write the pipeline; it is printed where left out.
+    #[arg(short, long, value_name = "FILE.toml")]
+    pub(crate) output: Option<PathBuf>,
+    /// Whose target it decomposes, as a shipped pipeline is called, where the configuration does not tell.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
 }
 
 /// `spdflow kinds`.
