@@ -26,4 +26,4 @@ pub use run_folder::RunFolder;
 pub use stamp::Stamp;
 pub use store::{CACHE_FORMAT, Cache};
 pub use verify::{Problem, Verification};
-pub use work::{Attempt, Holder, Work};
+pub use work::{Attempt, Holder, Work, empty_folder};
