@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes:
   0    done
   1    a bug of spdflow
   2    the command line or the pipeline is wrong
-  3    something is out of date (status --exit-code)
+  3    something is out of date (status --exit-code) or not formatted (fmt --check)
   4    a stage failed
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
