@@ -10,6 +10,7 @@ mod editor;
 mod failures;
 mod golden;
 mod layering;
+mod locking;
 mod misfits;
 mod mistakes;
 mod running;

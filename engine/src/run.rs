@@ -19,6 +19,7 @@ use crate::error::RunError;
 use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
 use crate::executor::Executor;
 use crate::kind::{Device, StopFlag};
+use crate::lock::Lock;
 use crate::machine::{machine_info, now_text};
 use crate::pipeline::Pipeline;
 use crate::plan::{Action, Plan, Scope, input_digests, plan};
@@ -44,6 +45,8 @@ pub struct RunOptions {
     pub device: Device,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,
+    /// What every key and result must be, if the run may make nothing else.
+    pub locked: Option<Lock>,
     /// Raised when the user wants to stop.
     pub stop: StopFlag,
     /// The program, for records.
@@ -122,6 +125,7 @@ pub fn run(
         listener: &journal,
         device: options.device,
         checkpoint_every: options.checkpoint_every,
+        locked: options.locked.as_ref(),
         stop: &options.stop,
         run: &run,
         build: &options.build,

@@ -165,6 +165,12 @@ pub(crate) struct RunArgs {
     /// Show what would be done and stop.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
+    /// Make nothing but what the lock file says; see `spdflow lock`.
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// The lock file instead of the one beside the pipeline.
+    #[arg(long, value_name = "PATH", requires = "locked")]
+    pub(crate) lock_file: Option<PathBuf>,
     /// How many seconds of work a kill may cost at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,

@@ -102,6 +102,7 @@ impl Session<'_> {
             let retries = job.instance.policy.retries;
             self.listener.on_event(&Event::Retrying { instance: name.clone(), retry: tries, retries, message });
         };
+        self.expect_as_locked(job.instance, fingerprint, Some(made.artifact.digest))?;
         if job.is_forced {
             self.compare_with_earlier(job.instance, &fingerprint, &made.artifact)?;
         }

@@ -9,7 +9,7 @@ use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
-use super::store;
+use super::{lock, store};
 use crate::args::{OutputArgs, RunArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
@@ -32,6 +32,18 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
     }
+    let locked = if args.locked {
+        let path = lock::path(&args.pipeline, args.lock_file.as_deref());
+        let locked = lock::read(&path)?;
+        let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
+        let drift = locked.drift(&pipeline, &plan, args.selection.stages.is_empty());
+        if !drift.is_empty() {
+            return Err(lock::departs(&path, &drift));
+        }
+        Some(locked)
+    } else {
+        None
+    };
     let signals = Signals::listen()
         .map_err(|error| Failure::new(Exit::Bug, Diagnostic::new(format!("cannot listen to signals: {error}"))))?;
     let options = RunOptions {
@@ -41,6 +53,7 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
         keep_going: args.keep_going,
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
+        locked,
         stop: signals.stop.clone(),
         build: build_info(),
     };
