@@ -7,6 +7,7 @@ mod diagnostics;
 mod documents;
 mod editor;
 mod failures;
+mod gc;
 mod golden;
 mod layering;
 mod misfits;

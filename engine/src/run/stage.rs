@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use spdflow_cache::{
-    BlobState, Cache, CacheError, Digest, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Stamp, Times,
-    Usage, Work,
+    BlobState, Cache, CacheError, Digest, Lease, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Stamp,
+    Times, Usage, Work,
 };
 
 use crate::artifact::{NotAnArtifact, collect};
@@ -39,6 +39,10 @@ pub(crate) struct Session<'a> {
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
     pub(crate) machine: &'a MachineInfo,
+    /// Keeps garbage collection from what the run needs, and says later what that was.
+    pub(crate) lease: &'a Lease,
+    /// The fingerprints in the lease.
+    pub(crate) needed: Mutex<BTreeSet<Digest>>,
     /// Blobs whose bytes were checked in this run, with the stamps they had then: many stages may read one.
     pub(crate) checked: Mutex<BTreeMap<Digest, Stamp>>,
     pub(crate) last_flush: Mutex<Instant>,
@@ -105,6 +109,7 @@ impl Session<'_> {
         let begin = Instant::now();
         let key = plan::key(job.instance, &job.inputs, self.device);
         let fingerprint = plan::fingerprint(job.instance, &job.inputs, self.device)?;
+        self.need(fingerprint)?;
         let mut why = "forced".to_owned();
         if !job.is_forced {
             match self.reuse(job, &fingerprint, begin)? {
@@ -137,6 +142,12 @@ impl Session<'_> {
             return Ok(End::Interrupted);
         }
         self.compute(job, &key, fingerprint, &why, work, begin)
+    }
+
+    /// Keeps garbage collection from the result, before it is looked up or made.
+    fn need(&self, fingerprint: Digest) -> Result<(), CacheError> {
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed.insert(fingerprint) { self.lease.add(self.cache(), &[fingerprint]) } else { Ok(()) }
     }
 
     /// Takes the result from where it is known; `Err` says why it has to be computed.
@@ -289,6 +300,8 @@ impl Session<'_> {
             }
             Err(ExecutionError::Panicked { message }) => return failed(message, None, true),
         };
+        // Until the record names them, the files belong to nobody.
+        let hold = self.cache().hold()?;
         let (artifact, metrics) = match collect(self.cache(), info.name, &out_dir, &summary) {
             Ok(collected) => collected,
             Err(NotAnArtifact::Mistake(message)) => return failed(message, None, true),
@@ -316,6 +329,7 @@ impl Session<'_> {
             resumed: progress.has_resumed(),
         };
         self.publish(&record)?;
+        drop(hold);
         work.finish()?;
 
         let known = known_of(&record.artifact, &record.metrics);
