@@ -197,6 +197,7 @@ fn graph_as_json() {
 fn kinds_lists_every_kind() {
     let expected = "\
 cluster.kmeans        groups components that matter on the same inputs, by k-means
+command               any program, with inputs, outputs, code and environment as declared
 compare.geometry      for each live subcomponent the most similar one of another decomposition, by cosine
 decompose.spd         splits a target's matrices into rank-one components and learns which ones matter for each input
 plot                  figures of decompositions, clusters and comparisons, as SVG and PNG

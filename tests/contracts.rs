@@ -15,6 +15,9 @@ use spdflow_engine::value::{Data, Entry, Value};
 /// The pipeline with a stage of every kind.
 pub(crate) const EVERY_KIND: &str = include_str!("fixtures/every_kind.toml");
 
+/// The program of its `command` stage.
+pub(crate) const EVERY_KIND_PROGRAM: &str = include_str!("fixtures/every_kind.sh");
+
 /// Where a value lies in a tree of parameters.
 #[derive(Debug, Clone, PartialEq)]
 enum Step {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use crate::contracts::EVERY_KIND;
+use crate::contracts::{EVERY_KIND, EVERY_KIND_PROGRAM};
 use crate::support::Bench;
 use crate::support::runs::{results, signal};
 
@@ -13,7 +13,7 @@ use crate::support::runs::{results, signal};
 fn bench() -> Bench {
     let long = EVERY_KIND.replacen("steps = 40\n", "steps = 1000\n", 1).replace("steps = 12\n", "steps = 600\n");
     assert_eq!(long.matches("00\n").count(), EVERY_KIND.matches("00\n").count() + 3, "three stages are long");
-    Bench::new().file("every_kind.toml", long)
+    Bench::new().file("every_kind.toml", long).file("every_kind.sh", EVERY_KIND_PROGRAM)
 }
 
 fn run(bench: &Bench, more: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use spdflow_engine::cache::Digest;
 use spdflow_engine::spec::{self, LoadOptions};
 
-use crate::contracts::EVERY_KIND;
+use crate::contracts::{EVERY_KIND, EVERY_KIND_PROGRAM};
 use crate::support::Bench;
 
 const UPDATE: &str = "SPDFLOW_UPDATE_DIGESTS=1 cargo test -p spdflow --test main golden";
@@ -74,7 +74,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Runs every kind at an instruction set and returns the digest of the first artifact of each.
 fn made(level: &str) -> BTreeMap<String, Digest> {
-    let bench = Bench::new().file("every_kind.toml", EVERY_KIND);
+    let bench = Bench::new().file("every_kind.toml", EVERY_KIND).file("every_kind.sh", EVERY_KIND_PROGRAM);
     let run = |arguments: &[&str]| {
         let output = bench.command(arguments).env("SPDFLOW_SIMD", level).output().expect("the binary starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

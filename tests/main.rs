@@ -1,5 +1,6 @@
 //! The integration tests of the binary, one module per subject.
 
+mod command_stages;
 mod commands;
 mod contracts;
 mod determinism;
@@ -13,5 +14,6 @@ mod layering;
 mod misfits;
 mod mistakes;
 mod running;
+mod selection;
 mod support;
 mod sweeps;

@@ -32,4 +32,4 @@ pub use stamp::Stamp;
 pub use store::{CACHE_FORMAT, Cache};
 pub use usage::{FolderUsage, KnownResult};
 pub use verify::{Problem, Verification};
-pub use work::{Attempt, Holder, Work};
+pub use work::{Attempt, Holder, Work, empty_folder};

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use crate::{CacheError, Digest};
+use crate::{CacheError, Digest, Work};
 
 /// The layout this code reads and writes; goes up when an older spdflow could misread a newer folder.
 pub const CACHE_FORMAT: u32 = 1;
@@ -21,6 +22,16 @@ pub struct Cache {
     root: PathBuf,
     folder: File,
     unflushed: AtomicBool,
+    /// Work folders for the next computations of this process.
+    spares: Mutex<Vec<Work>>,
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if !self.spares.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            self.remove_spares();
+        }
+    }
 }
 
 // Of the process: it may open one folder several times.
@@ -46,7 +57,7 @@ impl Cache {
         // Absolute, so that the cache stays where it is if the program changes its folder.
         let root = root.canonicalize().map_err(CacheError::io("read", root))?;
         let folder = File::open(&root).map_err(CacheError::io("read", &root))?;
-        let cache = Self { root, folder, unflushed: AtomicBool::new(false) };
+        let cache = Self { root, folder, unflushed: AtomicBool::new(false), spares: Mutex::default() };
         let version = cache.root.join("VERSION");
         if !cache.check_version(&version)? {
             cache.create(&version)?;
@@ -138,13 +149,23 @@ impl Cache {
 
     /// Returns a path in `tmp/` that nobody else uses.
     pub(crate) fn temporary(&self) -> PathBuf {
-        let number = NAMES_GIVEN.fetch_add(1, Ordering::Relaxed);
-        let nanoseconds = crate::Stamp::now();
-        self.root.join("tmp").join(format!("{}-{nanoseconds:x}-{number}", std::process::id()))
+        self.root.join("tmp").join(self.unique_name(""))
     }
 
-    /// Removes temporary files that were left by processes killed more than a day ago.
+    /// Returns a name that nobody else uses.
+    pub(crate) fn unique_name(&self, prefix: &str) -> String {
+        let number = NAMES_GIVEN.fetch_add(1, Ordering::Relaxed);
+        format!("{prefix}{}-{:x}-{number}", std::process::id(), crate::Stamp::now())
+    }
+
+    pub(crate) fn spares(&self) -> &Mutex<Vec<Work>> {
+        &self.spares
+    }
+
+    /// Removes temporary files that were left by processes killed more than a day ago, and spare work folders of
+    /// processes that are gone.
     pub fn remove_old_temporaries(&self) {
+        self.remove_spares();
         const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
         for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());

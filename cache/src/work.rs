@@ -2,15 +2,17 @@
 //!
 //! The lock is `flock` on the file `lock`: the kernel releases it when the process ends, however it ends, so there is
 //! nothing to unlock by hand and nothing stale. `scratch/` (checkpoints) and `log` outlive a killed process;
-//! `out/` is emptied before every attempt. The folder goes away when the result is recorded.
+//! `out/` is emptied before every attempt. The folder goes away when the result is recorded: it is emptied, renamed to
+//! `work/spare-…`, still locked, and becomes the folder of the process's next computation by another rename. Making
+//! and removing five files and folders for each would cost a small stage more than its work.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek};
 use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::{Cache, CacheError, Digest, Stamp};
 
@@ -26,14 +28,23 @@ pub struct Holder {
 pub struct Work {
     folder: PathBuf,
     lock: File,
+    /// How many attempts were begun.
+    attempts: u32,
+    /// Whether `out/` and `scratch/` are there and empty.
+    is_ready: bool,
 }
 
 /// What is remembered about attempts at a computation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// How many earlier attempts did not finish.
     pub earlier: u32,
 }
+
+/// How many spare folders a process keeps: as many as it is likely to compute at once.
+const MAX_SPARES: usize = 64;
+
+const SPARE: &str = "spare-";
 
 impl Cache {
     /// Returns the folder of a running computation, whether or not it exists.
@@ -73,6 +84,9 @@ impl Cache {
         waiting: &mut dyn FnMut(&Holder) -> ControlFlow<()>,
     ) -> Result<Option<Work>, CacheError> {
         let folder = self.work_folder(fingerprint);
+        if let Some(work) = self.take_spare(&folder) {
+            return Ok(Some(work));
+        }
         let path = folder.join("lock");
         let mut pause = Duration::from_millis(2);
         loop {
@@ -90,10 +104,10 @@ impl Cache {
             };
             match file.try_lock() {
                 Ok(()) if is_still_at(&file, &path) => {
-                    let process = std::process::id().to_string();
-                    let named = file.set_len(0).and_then(|()| file.write_all(process.as_bytes()));
-                    named.map_err(CacheError::io("write", &path))?;
-                    return Ok(Some(Work { folder, lock: file }));
+                    let attempts = words(&mut file).get(1).copied().unwrap_or(0);
+                    let work = Work { folder, lock: file, attempts, is_ready: false };
+                    work.sign()?;
+                    return Ok(Some(work));
                 }
                 // We locked a file that its last holder had removed: there may be a new one already.
                 Ok(()) => {}
@@ -108,6 +122,63 @@ impl Cache {
             }
         }
     }
+
+    /// Gives the right back: the result is recorded and nothing in the folder is needed any more.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the folder cannot be emptied.
+    pub fn finish(&self, mut work: Work) -> Result<(), CacheError> {
+        let count = self.spares().lock().unwrap_or_else(PoisonError::into_inner).len();
+        if count >= MAX_SPARES {
+            return work.remove();
+        }
+        for folder in [work.out_dir(), work.scratch_dir()] {
+            empty_folder(&folder)?;
+        }
+        let log = work.log_path();
+        if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0) {
+            File::options().write(true).truncate(true).open(&log).map_err(CacheError::io("write", &log))?;
+        }
+        let place = self.root().join("work").join(self.unique_name(SPARE));
+        fs::rename(&work.folder, &place).map_err(CacheError::io("write", &work.folder))?;
+        work.folder = place;
+        // A holder that found the result of somebody else never began, so these folders are not there.
+        work.is_ready |= work.attempts > 0;
+        work.attempts = 0;
+        work.sign()?;
+        self.spares().lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        Ok(())
+    }
+
+    /// Makes a spare folder that of a computation, if there is one and nobody has begun it.
+    fn take_spare(&self, folder: &Path) -> Option<Work> {
+        let mut spares = self.spares().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut work = spares.pop()?;
+        // A folder cannot be renamed over one that holds anything, such as the lock of somebody else.
+        if fs::rename(&work.folder, folder).is_err() {
+            spares.push(work);
+            return None;
+        }
+        work.folder = folder.to_owned();
+        Some(work)
+    }
+
+    /// Removes the spare folders of this process, and of processes that were killed.
+    pub(crate) fn remove_spares(&self) {
+        let mut spares = self.spares().lock().unwrap_or_else(PoisonError::into_inner);
+        for work in spares.drain(..) {
+            let _ = work.remove();
+        }
+        for entry in fs::read_dir(self.root().join("work")).into_iter().flatten().flatten() {
+            if !entry.file_name().to_string_lossy().starts_with(SPARE) {
+                continue;
+            }
+            let lock = File::open(entry.path().join("lock"));
+            if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
 }
 
 pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
@@ -116,10 +187,15 @@ pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
     held.device == named.device && held.inode == named.inode
 }
 
-fn holder(file: &mut File) -> Holder {
+/// Returns the numbers in a lock's file: process and attempts.
+fn words(file: &mut File) -> Vec<u32> {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    Holder { process: read.ok().and_then(|_| text.trim().parse().ok()) }
+    read.map(|_| text.split_whitespace().map_while(|word| word.parse().ok()).collect()).unwrap_or_default()
+}
+
+fn holder(file: &mut File) -> Holder {
+    Holder { process: words(file).first().copied() }
 }
 
 impl Work {
@@ -146,38 +222,43 @@ impl Work {
     ///
     /// # Errors
     /// [`CacheError`] if the folder cannot be written.
-    pub fn begin(&self, from_scratch: bool) -> Result<Attempt, CacheError> {
-        remove_folder(&self.out_dir())?;
-        if from_scratch {
-            remove_folder(&self.scratch_dir())?;
-            for name in ["log", "attempts"] {
-                remove_file(&self.folder.join(name))?;
+    pub fn begin(&mut self, from_scratch: bool) -> Result<Attempt, CacheError> {
+        if !std::mem::take(&mut self.is_ready) {
+            empty_folder(&self.out_dir())?;
+            if from_scratch {
+                empty_folder(&self.scratch_dir())?;
+                remove_file(&self.log_path())?;
+                self.attempts = 0;
+            }
+            for folder in [self.out_dir(), self.scratch_dir()] {
+                fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
             }
         }
-        for folder in [self.out_dir(), self.scratch_dir()] {
-            fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
-        }
-        let path = self.folder.join("attempts");
-        let earlier = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        fs::write(&path, (earlier + 1_u32).to_string()).map_err(CacheError::io("write", &path))?;
+        let earlier = self.attempts;
+        self.attempts += 1;
+        self.sign()?;
         Ok(Attempt { earlier })
     }
 
-    /// Removes the folder and gives the right back: the result is recorded and nothing here is needed any more.
-    ///
-    /// # Errors
-    /// [`CacheError`] if the folder cannot be removed.
-    pub fn finish(self) -> Result<(), CacheError> {
+    /// Writes into the lock's file who holds it, and how many attempts were begun.
+    fn sign(&self) -> Result<(), CacheError> {
+        // As long as any earlier text of ours, so that nothing of that is left.
+        let text = format!("{:<10} {:<10}\n", std::process::id(), self.attempts);
+        let written = self.lock.write_all_at(text.as_bytes(), 0);
+        written.map_err(CacheError::io("write", &self.folder.join("lock")))
+    }
+
+    /// Removes the folder.
+    fn remove(self) -> Result<(), CacheError> {
         for folder in [self.out_dir(), self.scratch_dir()] {
-            remove_folder(&folder)?;
+            empty_folder(&folder)?;
+            let _ = fs::remove_dir(&folder);
         }
         // The lock's file goes last: until then nobody else can hold it.
-        for name in ["log", "attempts", "lock"] {
+        for name in ["log", "lock"] {
             remove_file(&self.folder.join(name))?;
         }
-        let removed = fs::remove_dir(&self.folder);
-        drop(self.lock);
-        match removed {
+        match fs::remove_dir(&self.folder) {
             Ok(()) => Ok(()),
             // Somebody who waits has already put a new lock there.
             Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
@@ -186,11 +267,40 @@ impl Work {
     }
 }
 
-fn remove_folder(path: &Path) -> Result<(), CacheError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CacheError::io("write", path)(error)),
-        _ => Ok(()),
+/// Removes everything in a folder, if there is one, also what lies in folders that were made read-only.
+///
+/// # Errors
+/// [`CacheError`] if something cannot be removed.
+pub fn empty_folder(folder: &Path) -> Result<(), CacheError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(CacheError::io("read", folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(CacheError::io("read", folder))?;
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = match removed {
+            Err(error) if is_folder && error.kind() == io::ErrorKind::PermissionDenied => {
+                make_writable(&path).and_then(|()| fs::remove_dir_all(&path))
+            }
+            removed => removed,
+        };
+        removed.map_err(CacheError::io("remove", &path))?;
     }
+    Ok(())
+}
+
+fn make_writable(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<(), CacheError> {
@@ -216,13 +326,13 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        let work =
+                        let mut work =
                             cache.lock(&fingerprint, &mut |_| ControlFlow::Continue(())).unwrap().expect("not broken");
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two threads hold the lock");
                         work.begin(false).unwrap();
                         total.fetch_add(1, Ordering::SeqCst);
                         inside.fetch_sub(1, Ordering::SeqCst);
-                        work.finish().unwrap();
+                        cache.finish(work).unwrap();
                     }
                 });
             }
@@ -255,17 +365,87 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let take = || cache.lock(&Digest::of(b"key"), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
-        let work = take();
+        let mut work = take();
         assert_eq!(work.begin(false).unwrap().earlier, 0);
         fs::write(work.scratch_dir().join("checkpoint"), "7").unwrap();
         fs::write(work.out_dir().join("partial"), "x").unwrap();
         drop(work);
 
-        let work = take();
+        let mut work = take();
         assert_eq!(work.begin(false).unwrap().earlier, 1);
         assert!(work.scratch_dir().join("checkpoint").is_file());
         assert!(!work.out_dir().join("partial").exists());
         assert_eq!(work.begin(true).unwrap().earlier, 0);
         assert!(!work.scratch_dir().join("checkpoint").exists());
+    }
+
+    #[test]
+    fn a_finished_folder_is_used_again_and_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let take = |key: &[u8]| cache.lock(&Digest::of(key), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let mut work = take(b"one");
+        work.begin(false).unwrap();
+        fs::write(work.log_path(), "line").unwrap();
+        fs::create_dir_all(work.scratch_dir().join("deep/er")).unwrap();
+        fs::write(work.scratch_dir().join("deep/file"), "x").unwrap();
+        fs::set_permissions(work.scratch_dir().join("deep"), Permissions::from_mode(0o555)).unwrap();
+        cache.finish(work).unwrap();
+        assert_eq!(cache.running(&Digest::of(b"one")).unwrap(), None);
+
+        let mut work = take(b"two");
+        assert_eq!(fs::read_dir(dir.path().join("work")).unwrap().count(), 1);
+        let us = Holder { process: Some(std::process::id()) };
+        assert_eq!(cache.running(&Digest::of(b"two")).unwrap(), Some(us));
+        assert_eq!(work.begin(false).unwrap().earlier, 0);
+        assert_eq!(fs::read(work.log_path()).unwrap(), b"");
+        assert!(fs::read_dir(work.scratch_dir()).unwrap().next().is_none());
+        cache.finish(work).unwrap();
+        drop(cache);
+        assert_eq!(fs::read_dir(dir.path().join("work")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_folder_of_a_holder_that_had_nothing_to_compute_is_complete_when_it_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let take = |key: &[u8]| cache.lock(&Digest::of(key), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+        cache.finish(take(b"one")).unwrap();
+        let mut work = take(b"two");
+        work.begin(false).unwrap();
+        assert!(work.out_dir().is_dir() && work.scratch_dir().is_dir());
+    }
+
+    #[test]
+    fn a_spare_folder_does_not_replace_one_with_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let take = |key: &[u8]| cache.lock(&Digest::of(key), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let mut work = take(b"one");
+        work.begin(false).unwrap();
+        fs::write(work.scratch_dir().join("checkpoint"), "7").unwrap();
+        drop(work);
+        let mut other = take(b"two");
+        other.begin(false).unwrap();
+        cache.finish(other).unwrap();
+
+        let mut work = take(b"one");
+        assert_eq!(work.begin(false).unwrap().earlier, 1);
+        assert!(work.scratch_dir().join("checkpoint").is_file());
+    }
+
+    #[test]
+    fn spare_folders_of_a_killed_process_are_removed_and_those_of_a_living_one_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (Cache::open(dir.path()).unwrap(), Cache::open(dir.path()).unwrap());
+        let mut work = theirs.lock(&Digest::of(b"key"), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+        work.begin(false).unwrap();
+        theirs.finish(work).unwrap();
+        let dead = dir.path().join("work").join(format!("{SPARE}dead"));
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), "4242").unwrap();
+        ours.remove_spares();
+        assert!(!dead.exists());
+        assert_eq!(fs::read_dir(dir.path().join("work")).unwrap().count(), 1);
     }
 }

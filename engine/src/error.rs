@@ -28,6 +28,16 @@ pub enum RunError {
         /// The place.
         path: PathBuf,
     },
+    /// A stage that is to run alone needs a result that is not known.
+    #[error("stage `{instance}` cannot run alone: it needs the result of `{input}`, which is not in the cache ({why})")]
+    InputUnknown {
+        /// The instance.
+        instance: String,
+        /// The instance whose result it needs.
+        input: String,
+        /// Why that is not known.
+        why: String,
+    },
     /// A result that was just computed was damaged in the cache, again and again.
     #[error("the result of `{instance}` is damaged in the cache each time it is computed; is the disk failing?")]
     KeepsBreaking {
@@ -44,6 +54,9 @@ impl RunError {
             Self::Cache(error) => error.hint(),
             Self::Fingerprint { .. } => Some("give it a number, or leave it out for its default".to_owned()),
             Self::OutputTaken { .. } => Some("move it away, or choose another folder with `--out DIR`".to_owned()),
+            Self::InputUnknown { instance, .. } => Some(format!(
+                "name it as a target instead of with `--only`, and what it needs runs first: `{instance}`"
+            )),
             Self::KeepsBreaking { .. } => Some("choose a cache on another disk with `--cache DIR`".to_owned()),
         }
     }

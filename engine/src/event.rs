@@ -57,6 +57,17 @@ pub enum Event {
         /// How many earlier attempts were cut short.
         earlier_attempts: u32,
     },
+    /// A stage failed and is tried again.
+    Retrying {
+        /// The instance.
+        instance: String,
+        /// Which retry begins, from 1.
+        retry: u32,
+        /// How many there may be.
+        retries: u32,
+        /// What went wrong.
+        message: String,
+    },
     /// A stage continues from a checkpoint.
     Resumed {
         /// The instance.

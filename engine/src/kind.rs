@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spdflow_cache::Digest;
 
+use crate::outside::{Outside, OutsideFiles};
 use crate::value::{DecodeError, Value};
 
 /// The fixed facts about a stage kind.
@@ -33,7 +34,7 @@ pub struct KindInfo {
 /// One named input of a kind.
 #[derive(Debug, Clone, Copy)]
 pub struct InputSlot {
-    /// The key under `inputs`.
+    /// The key under `inputs`; `*` takes inputs of any name.
     pub name: &'static str,
     /// Kinds whose artifacts fit; a name ending in `.*` accepts the whole family (`train.*`).
     pub accepts: &'static [&'static str],
@@ -60,6 +61,16 @@ pub trait Kind: Send + Sync + 'static {
     fn validate(params: &Self::Params) -> Vec<ParamIssue> {
         let _ = params;
         Vec::new()
+    }
+
+    /// Puts what the parameters refer to outside the pipeline into them, so that it becomes part of the fingerprint,
+    /// and returns the files that the stage will read.
+    ///
+    /// # Errors
+    /// What is missing or wrong, each at its path.
+    fn complete(params: Self::Params, outside: &Outside<'_>) -> Result<(Self::Params, OutsideFiles), Vec<ParamIssue>> {
+        let _ = outside;
+        Ok((params, OutsideFiles::new()))
     }
 
     /// Does the work: reads `context.inputs`, writes files into `context.out_dir`, says what it wrote.
@@ -109,6 +120,16 @@ pub trait StageKind: Send + Sync {
     /// All mistakes found, each with its place in the pipeline file.
     fn resolve(&self, params: &Value) -> Result<Value, Vec<DecodeError>>;
 
+    /// As [`StageKind::resolve`], also putting what the parameters refer to outside the pipeline into them; returns the
+    /// files among that too.
+    ///
+    /// # Errors
+    /// All mistakes found, each with its place in the pipeline file.
+    fn resolve_with(&self, params: &Value, outside: &Outside<'_>) -> Result<(Value, OutsideFiles), Vec<DecodeError>> {
+        let _ = outside;
+        Ok((self.resolve(params)?, OutsideFiles::new()))
+    }
+
     /// Returns the JSON Schema of the parameters, with documentation and defaults.
     fn params_schema(&self) -> serde_json::Value;
 
@@ -129,13 +150,13 @@ impl<K: Kind> StageKind for Typed<K> {
     }
 
     fn resolve(&self, params: &Value) -> Result<Value, Vec<DecodeError>> {
-        let typed: K::Params = params.decode_all()?;
-        let issues = K::validate(&typed);
-        if issues.is_empty() {
-            Ok(Value::encode(&typed))
-        } else {
-            Err(issues.into_iter().map(|issue| DecodeError::at(params, issue)).collect())
-        }
+        valid::<K>(params).map(|typed| Value::encode(&typed))
+    }
+
+    fn resolve_with(&self, params: &Value, outside: &Outside<'_>) -> Result<(Value, OutsideFiles), Vec<DecodeError>> {
+        let completed = K::complete(valid::<K>(params)?, outside);
+        let (typed, files) = completed.map_err(|issues| placed(params, issues))?;
+        Ok((Value::encode(&typed), files))
     }
 
     fn params_schema(&self) -> serde_json::Value {
@@ -148,6 +169,16 @@ impl<K: Kind> StageKind for Typed<K> {
             .map_err(|error| StageError::failed(format!("recorded parameters cannot be read: {error}")))?;
         K::run(&typed, context)
     }
+}
+
+fn valid<K: Kind>(params: &Value) -> Result<K::Params, Vec<DecodeError>> {
+    let typed: K::Params = params.decode_all()?;
+    let issues = K::validate(&typed);
+    if issues.is_empty() { Ok(typed) } else { Err(placed(params, issues)) }
+}
+
+fn placed(params: &Value, issues: Vec<ParamIssue>) -> Vec<DecodeError> {
+    issues.into_iter().map(|issue| DecodeError::at(params, issue)).collect()
 }
 
 /// The kinds a binary knows, by name.
@@ -210,6 +241,8 @@ impl Device {
 pub struct StageContext<'a> {
     /// The input artifacts by slot name; a slot with `many = false` holds exactly one.
     pub inputs: &'a BTreeMap<String, Vec<InputArtifact>>,
+    /// The files outside the pipeline that [`Kind::complete`] asked for.
+    pub files: &'a OutsideFiles,
     /// Where output files go. Empty at the start, also after an interruption.
     pub out_dir: &'a Path,
     /// Private to this fingerprint and kept when the stage is interrupted or killed: the place for checkpoints.
@@ -222,7 +255,7 @@ pub struct StageContext<'a> {
     pub checkpoint_every: Duration,
     /// Where progress and log lines go.
     pub progress: &'a dyn ProgressSink,
-    /// Raised when the user wants to stop.
+    /// Raised when the user wants to stop, or the stage's time is up.
     pub stop: &'a StopFlag,
 }
 
@@ -253,7 +286,10 @@ impl StageContext<'_> {
 
 /// A request to stop, shared by the signal handler, the engine and the running stages.
 #[derive(Debug, Clone, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct StopFlag {
+    is_raised: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+}
 
 impl StopFlag {
     /// Returns a lowered flag.
@@ -265,18 +301,31 @@ impl StopFlag {
     /// Returns a flag that is up when `raised` is true: signal handlers can set that and nothing else.
     #[must_use]
     pub fn shared(raised: Arc<AtomicBool>) -> Self {
-        Self(raised)
+        Self { is_raised: raised, deadline: None }
+    }
+
+    /// Returns a flag that is up when this one is, and from `deadline` on.
+    #[must_use]
+    pub fn until(&self, deadline: Option<Instant>) -> Self {
+        let deadline = self.deadline.into_iter().chain(deadline).min();
+        Self { is_raised: self.is_raised.clone(), deadline }
     }
 
     /// Asks everything that watches the flag to stop at its next safe point.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
+        self.is_raised.store(true, Ordering::Release);
     }
 
     /// Returns whether the flag is up.
     #[must_use]
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.is_raised.load(Ordering::Acquire) || self.is_late()
+    }
+
+    /// Returns whether the flag's own deadline has passed.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 

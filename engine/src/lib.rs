@@ -15,6 +15,7 @@ pub mod kind;
 pub mod lock;
 pub mod machine;
 mod outputs;
+pub mod outside;
 pub mod pipeline;
 pub mod plan;
 pub mod run;

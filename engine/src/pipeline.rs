@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kind::StageKind;
+use crate::outside::OutsideFiles;
 use crate::value::Value;
 
 /// A checked pipeline.
@@ -66,8 +67,12 @@ pub struct Instance {
     pub params: Value,
     /// By slot, the indices in [`Pipeline::instances`] of the instances whose artifacts it takes, in axis order.
     pub inputs: BTreeMap<String, Vec<usize>>,
+    /// The files outside the pipeline that it reads; their digests are in the parameters.
+    pub files: OutsideFiles,
     /// What it may use; never part of the fingerprint.
     pub resources: Resources,
+    /// What is done when it fails or takes long; never part of the fingerprint.
+    pub policy: Policy,
 }
 
 impl Instance {
@@ -113,4 +118,13 @@ pub struct Resources {
     pub gpus: usize,
     /// Expected time, for schedulers that want one.
     pub time: Option<Duration>,
+}
+
+/// What is done when a stage fails or takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// How often it is tried again after a failure.
+    pub retries: u32,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
 }

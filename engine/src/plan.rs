@@ -21,6 +21,8 @@ use crate::workspace::{Found, Known, Workspace};
 pub struct Plan {
     /// One step per instance in scope.
     pub steps: Vec<Step>,
+    /// Instances outside the scope whose results are taken from the cache ([`Scope::only`]), by index.
+    pub(crate) given: Vec<(usize, Digest, Known)>,
     /// What was noticed on the way: the instance's index and a message.
     pub warnings: Vec<(usize, String)>,
 }
@@ -81,6 +83,8 @@ impl Action {
 pub struct Scope {
     /// Indices of the instances wanted; what they need comes with them. `None`: everything.
     pub targets: Option<Vec<usize>>,
+    /// What the targets need does not come with them: it must be known.
+    pub only: bool,
     /// Indices of the instances that run even if their result is known.
     pub force: Vec<usize>,
 }
@@ -93,17 +97,20 @@ impl Scope {
         for target in targets {
             members[*target] = true;
         }
-        // Producers come before consumers, so one pass from the end reaches every ancestor.
-        for index in (0..members.len()).rev() {
-            if members[index] {
-                for parent in pipeline.instances[index].parents() {
-                    members[parent] = true;
-                }
-            }
+        if !self.only {
+            add_ancestors(pipeline, &mut members);
         }
         members
     }
 
+    /// Returns, for each instance, whether its result must be known because a member needs it.
+    fn needed(&self, pipeline: &Pipeline, members: &[bool]) -> Vec<bool> {
+        let mut all = members.to_vec();
+        if self.only {
+            add_ancestors(pipeline, &mut all);
+        }
+        all.iter().zip(members).map(|(any, member)| *any && !member).collect()
+    }
     /// Returns, for each instance, whether it is forced.
     pub(crate) fn forced(&self, pipeline: &Pipeline) -> Vec<bool> {
         let mut forced = vec![false; pipeline.instances.len()];
@@ -114,30 +121,52 @@ impl Scope {
     }
 }
 
+fn add_ancestors(pipeline: &Pipeline, members: &mut [bool]) {
+    // Producers come before consumers, so one pass from the end reaches every ancestor.
+    for index in (0..members.len()).rev() {
+        if members[index] {
+            for parent in pipeline.instances[index].parents() {
+                members[parent] = true;
+            }
+        }
+    }
+}
+
 /// Plans a run. Reads the cache and the results; changes neither, except that damaged records go to quarantine and
 /// blobs the cache lost are taken back from results that still hold them.
 ///
 /// # Errors
-/// [`RunError`] if the cache cannot be read or a parameter has no fingerprint.
+/// [`RunError`] if the cache cannot be read, a parameter has no fingerprint, or a result that must be known is not.
 pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, device: Device) -> Result<Plan, RunError> {
     let members = scope.members(pipeline);
+    let needed = scope.needed(pipeline, &members);
     let forced = scope.forced(pipeline);
-    let mut plan = Plan { steps: Vec::new(), warnings: Vec::new() };
-    let mut position_of = vec![usize::MAX; pipeline.instances.len()];
-    for (index, instance) in pipeline.instances.iter().enumerate().filter(|(index, _)| members[*index]) {
-        let known = |parent: usize| plan.steps[position_of[parent]].known.as_ref();
-        let step = match instance.parents().find(|parent| known(*parent).is_none()) {
-            Some(_) if forced[index] => Step::unknown(index, Action::Run, "forced".to_owned()),
+    let mut plan = Plan { steps: Vec::new(), given: Vec::new(), warnings: Vec::new() };
+    let mut artifacts: Vec<Option<Digest>> = vec![None; pipeline.instances.len()];
+    // Why a needed result is not known.
+    let mut unknown: BTreeMap<usize, String> = BTreeMap::new();
+    for (index, instance) in
+        pipeline.instances.iter().enumerate().filter(|(index, _)| members[*index] || needed[*index])
+    {
+        let is_forced = forced[index] && members[index];
+        if let Some((parent, why)) = instance.parents().find_map(|parent| Some((parent, unknown.get(&parent)?)))
+            && members[index]
+        {
+            let (instance, input) = (instance.id.to_string(), pipeline.instances[parent].id.to_string());
+            return Err(RunError::InputUnknown { instance, input, why: why.clone() });
+        }
+        let step = match instance.parents().find(|parent| artifacts[*parent].is_none()) {
+            Some(_) if is_forced => Step::unknown(index, Action::Run, "forced".to_owned()),
             Some(parent) => {
                 let why = format!("depends on what `{}` makes", pipeline.instances[parent].id);
                 Step::unknown(index, Action::Maybe, why)
             }
             None => {
                 // All parents are known here, so each digest exists.
-                let inputs = input_digests(instance, |parent| known(parent).map(|known| known.artifact));
+                let inputs = input_digests(instance, |parent| artifacts[parent]);
                 let fingerprint = fingerprint(instance, &inputs, device)?;
                 let warnings = &mut plan.warnings;
-                let found = if forced[index] {
+                let found = if is_forced {
                     Found::Absent { why: "forced".to_owned() }
                 } else {
                     workspace.find(instance, &fingerprint, &mut |message| warnings.push((index, message)))?
@@ -145,8 +174,14 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
                 Step::found(index, fingerprint, found)
             }
         };
-        position_of[index] = plan.steps.len();
-        plan.steps.push(step);
+        artifacts[index] = step.artifact();
+        match step {
+            step if members[index] => plan.steps.push(step),
+            Step { known: Some(known), fingerprint: Some(key), .. } => plan.given.push((index, key, known)),
+            Step { why, .. } => {
+                unknown.insert(index, why);
+            }
+        }
     }
     Ok(plan)
 }

@@ -3,6 +3,7 @@
 //! What the plan found in place is done at once, without a thread. The rest goes through `schedule::Schedule` to
 //! worker threads, each of which brings one instance at a time to its end (`stage::Session::work`).
 
+mod compute;
 mod journal;
 mod progress;
 mod schedule;
@@ -106,7 +107,8 @@ pub fn run(
     // What the plan finds must not be collected as garbage before the run has said that it needs it.
     let hold = workspace.cache.hold()?;
     let plan = plan(pipeline, workspace, &options.scope, options.device)?;
-    let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).collect();
+    let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
+    let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
     lease.add_held(&hold, &needed)?;
     drop(hold);
     journal.write_plan(pipeline, &plan)?;
@@ -159,7 +161,7 @@ pub fn run(
 
 fn results(states: Vec<State>) -> Vec<InstanceResult> {
     let result = |(index, state)| match state {
-        State::OutOfScope => None,
+        State::OutOfScope | State::Given(_) => None,
         State::Done(done) => Some(InstanceResult {
             index,
             outcome: done.outcome,
@@ -224,6 +226,9 @@ impl<'a> Runner<'a> {
                 session.report_done(&instances[step.index], &fresh, false);
                 done[step.index] = Some(fresh);
             }
+        }
+        for (index, fingerprint, known) in plan.given {
+            done[index] = Some(Done { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 });
         }
         let threads = options.threads.max(options.jobs).max(1);
         let schedule = Schedule::new(session.pipeline, &members, threads, done);
@@ -321,7 +326,13 @@ impl<'a> Runner<'a> {
                 }
             }
             Ok(End::Lost(producers)) => {
-                if let Some(producer) = self.redone_too_often(&producers, progress) {
+                let given = producers.iter().find(|index| matches!(progress.schedule.states[**index], State::Given(_)));
+                if let Some(producer) = given {
+                    let (instance, why) =
+                        (job.instance.id.to_string(), "its files were lost from the cache".to_owned());
+                    let input = self.session.pipeline.instances[*producer].id.to_string();
+                    self.give_up(job, RunError::InputUnknown { instance, input, why }, progress);
+                } else if let Some(producer) = self.redone_too_often(&producers, progress) {
                     let instance = self.session.pipeline.instances[producer].id.to_string();
                     self.give_up(job, RunError::KeepsBreaking { instance }, progress);
                 } else {

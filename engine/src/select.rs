@@ -24,6 +24,20 @@ impl Pipeline {
         Ok((0..chosen.len()).filter(|index| chosen[*index]).collect())
     }
 
+    /// Returns these instances and everything that depends on them, in the pipeline's order.
+    #[must_use]
+    pub fn downstream(&self, roots: &[usize]) -> Vec<usize> {
+        let mut reached = vec![false; self.instances.len()];
+        for root in roots {
+            reached[*root] = true;
+        }
+        // Producers come before consumers, so one pass reaches every descendant.
+        for (index, instance) in self.instances.iter().enumerate() {
+            reached[index] |= instance.parents().any(|parent| reached[parent]);
+        }
+        (0..reached.len()).filter(|index| reached[*index]).collect()
+    }
+
     fn select_one(&self, argument: &str) -> Result<Vec<usize>, Diagnostic> {
         if argument.contains(['*', '?']) {
             let matches = |index: &usize| {

@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod bridge;
 pub mod checkpoint;
 pub mod cluster;
+pub mod command;
 pub mod compare;
 pub mod data;
 pub mod decomposition;
@@ -35,4 +36,5 @@ pub fn registry() -> Registry {
         .with::<cluster::KMeans<decomposition::LoadedDecomposition>>()
         .with::<compare::Geometry<decomposition::LoadedDecomposition>>()
         .with::<plot::Plot>()
+        .with::<command::Command>()
 }

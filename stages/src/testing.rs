@@ -39,6 +39,7 @@ pub(crate) fn run_kind<K: Kind>(
     let stop = StopFlag::new();
     let context = StageContext {
         inputs,
+        files: &BTreeMap::new(),
         out_dir: out,
         scratch_dir: scratch.path(),
         threads,

@@ -130,15 +130,32 @@ pub(crate) struct StoreArgs {
     pub(crate) device: Device,
 }
 
+/// Which part of a pipeline is run or planned.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SelectionArgs {
+    /// Only these stages and what they need: `decompose`, `decompose[seed=0]`, or a glob.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// This stage, everything that depends on it, and what those need; may be repeated.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) downstream: Vec<String>,
+    /// This stage alone: what it needs must be in the cache; may be repeated.
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["stages", "downstream"])]
+    pub(crate) only: Vec<String>,
+    /// Run again although the cache has it: every stage, or with =STAGE only that one.
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub(crate) force: Vec<String>,
+}
+
 /// `spdflow run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// Only these stages and what they need: `decompose`, `decompose[seed=0]`, or a glob.
-    #[arg(value_name = "STAGE")]
-    pub(crate) stages: Vec<String>,
+    /// Which part of it.
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
@@ -149,9 +166,6 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
           hide_default_value = true)]
     pub(crate) threads: usize,
-    /// Run again although the cache has it: every stage, or with =STAGE only that one.
-    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
-    pub(crate) force: Vec<String>,
     /// Go on with what does not depend on a failed stage.
     #[arg(short, long)]
     pub(crate) keep_going: bool,
@@ -169,15 +183,12 @@ pub(crate) struct PlanArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// Only these stages and what they need.
-    #[arg(value_name = "STAGE")]
-    pub(crate) stages: Vec<String>,
+    /// Which part of it.
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Plan as if these were forced; see `run --force`.
-    #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
-    pub(crate) force: Vec<String>,
 }
 
 /// `spdflow status`.
@@ -471,7 +482,7 @@ mod tests {
     fn force_takes_a_stage_only_behind_an_equals_sign() {
         let cli = Cli::parse_from(["spdflow", "run", "tms", "--force", "compare", "--force=decompose"]);
         let Command::Run(run) = cli.command else { panic!("not run") };
-        assert_eq!(run.force, ["*", "decompose"]);
-        assert_eq!(run.stages, ["compare"]);
+        assert_eq!(run.selection.force, ["*", "decompose"]);
+        assert_eq!(run.selection.stages, ["compare"]);
     }
 }

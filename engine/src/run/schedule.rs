@@ -24,6 +24,8 @@ pub(crate) struct Done {
 pub(crate) enum State {
     /// Not part of this run.
     OutOfScope,
+    /// Not part of this run, but its result is known and used.
+    Given(Done),
     /// Waits for this many producers.
     Waiting(usize),
     /// May be worked on.
@@ -61,7 +63,7 @@ impl Schedule {
         };
         for (index, instance) in pipeline.instances.iter().enumerate() {
             let state = if !members[index] {
-                State::OutOfScope
+                done[index].take().map_or(State::OutOfScope, State::Given)
             } else if let Some(done) = done[index].take() {
                 State::Done(done)
             } else {
@@ -86,13 +88,13 @@ impl Schedule {
     /// Returns the result of an instance that has one.
     pub(crate) fn done(&self, index: usize) -> Option<&Done> {
         match &self.states[index] {
-            State::Done(done) => Some(done),
+            State::Done(done) | State::Given(done) => Some(done),
             _ => None,
         }
     }
 
     fn is_done(&self, index: usize) -> bool {
-        matches!(self.states[index], State::Done(_))
+        matches!(self.states[index], State::Done(_) | State::Given(_))
     }
 
     /// Hands out the first ready instance whose threads are free; `wanted` says how many it wants.

@@ -1,31 +1,22 @@
-//! Brings one instance to its end: finds its result, waits for whoever computes it, or computes it.
+//! Brings one instance to its end: finds its result, waits for whoever computes it, or computes it (`compute.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{
-    BlobState, Cache, CacheError, Digest, Lease, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Stamp,
-    Times, Usage, Work,
-};
+use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Metric, Stamp};
 
-use crate::artifact::{NotAnArtifact, collect};
 use crate::error::RunError;
 use crate::event::{Event, Listener, Outcome};
-use crate::executor::{ExecutionError, Executor};
-use crate::fingerprint::Key;
-use crate::kind::{Device, InputArtifact, StageContext, StageError, StopFlag};
-use crate::machine::now_text;
+use crate::executor::Executor;
+use crate::kind::{Device, StopFlag};
 use crate::outputs::Placed;
 use crate::pipeline::{Instance, Pipeline};
 use crate::plan;
-use crate::run::progress::StageProgress;
 use crate::run::schedule::Done;
-use crate::workspace::{Found, Known, Workspace, known_of};
+use crate::workspace::{Found, Workspace};
 
 /// What a run hands to each of its stages.
 pub(crate) struct Session<'a> {
@@ -87,12 +78,8 @@ pub(crate) struct Job<'a> {
     pub(crate) threads: usize,
 }
 
-// Long enough that a thousand small stages share one sync (which may wait for everything else the machine writes),
-// short enough that little is lost with the power. The end of a run always syncs.
-const FLUSH_PAUSE: Duration = Duration::from_secs(5);
-
 impl Session<'_> {
-    fn cache(&self) -> &Cache {
+    pub(crate) fn cache(&self) -> &Cache {
         self.workspace.cache
     }
 
@@ -131,7 +118,7 @@ impl Session<'_> {
         if !job.is_forced
             && let Ok(done) = self.reuse(job, &fingerprint, begin)?
         {
-            work.finish()?;
+            self.cache().finish(work)?;
             return Ok(End::Done(done));
         }
         let lost = self.lost_inputs(job)?;
@@ -219,188 +206,6 @@ impl Session<'_> {
     fn checked(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Stamp>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn compute(
-        &self,
-        job: &Job<'_>,
-        key: &Key<'_>,
-        fingerprint: Digest,
-        why: &str,
-        work: Work,
-        begin: Instant,
-    ) -> Result<End, RunError> {
-        let name = job.instance.id.to_string();
-        let info = job.instance.kind.info();
-        let attempt = work.begin(job.is_forced)?;
-        let log_path = work.log_path();
-        let log = File::options().create(true).append(true).open(&log_path);
-        let log = log.map_err(CacheError::io("create", &log_path))?;
-        let written = || fs::metadata(&log_path).map_or(0, |metadata| metadata.len());
-        let written_before = written();
-        self.listener.on_event(&Event::Started {
-            instance: name.clone(),
-            kind: info.name.to_owned(),
-            fingerprint,
-            why: why.to_owned(),
-            earlier_attempts: attempt.earlier,
-        });
-        let progress = StageProgress::new(name.clone(), self.listener, log);
-        let inputs = self.input_artifacts(job);
-        let (out_dir, scratch_dir) = (work.out_dir(), work.scratch_dir());
-        let context = StageContext {
-            inputs: &inputs,
-            out_dir: &out_dir,
-            scratch_dir: &scratch_dir,
-            threads: job.threads,
-            device: self.device,
-            checkpoint_every: self.checkpoint_every,
-            progress: &progress,
-            stop: self.stop,
-        };
-        let started = now_text();
-        let executed = self.executor.execute(&*job.instance.kind, &job.instance.params, &context);
-        let seconds = begin.elapsed().as_secs_f64();
-
-        let failed = |message: String, hint: Option<String>, is_bug: bool| {
-            let log = (written() > written_before).then(|| log_path.clone());
-            // Whoever looks into the log later finds the reason there; if it cannot be written, it was told all the same.
-            let hint_line = hint.as_ref().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-            let _ = File::options()
-                .append(true)
-                .open(&log_path)
-                .and_then(|mut log| log.write_all(format!("error: {message}\n{hint_line}").as_bytes()));
-            self.listener.on_event(&Event::Failed {
-                instance: name.clone(),
-                message: message.clone(),
-                hint: hint.clone(),
-                is_bug,
-                log: log.as_ref().map(|path| path.display().to_string()),
-                seconds,
-            });
-            Ok(End::Failed(StageFailure { index: job.index, message, hint, is_bug, log }))
-        };
-        let summary = match executed {
-            Ok(summary) => summary,
-            Err(ExecutionError::Stage(StageError::Interrupted)) if self.stop.is_raised() => {
-                self.listener.on_event(&Event::Interrupted { instance: name, seconds });
-                return Ok(End::Interrupted);
-            }
-            Err(ExecutionError::Stage(StageError::Interrupted)) => {
-                return failed("stopped as if interrupted, but nobody asked it to".to_owned(), None, true);
-            }
-            Err(ExecutionError::Stage(StageError::Failed { message, hint })) => return failed(message, hint, false),
-            Err(ExecutionError::Stage(StageError::Io { action, path, source })) => {
-                // A full disk under the work folder is the cache's trouble, not the stage's.
-                if path.starts_with(self.cache().root())
-                    && let error @ CacheError::Full { .. } = CacheError::io(action, &path)(source.kind().into())
-                {
-                    return Err(error.into());
-                }
-                return failed(StageError::Io { action, path, source }.to_string(), None, false);
-            }
-            Err(ExecutionError::Panicked { message }) => return failed(message, None, true),
-        };
-        // Until the record names them, the files belong to nobody.
-        let hold = self.cache().hold()?;
-        let (artifact, metrics) = match collect(self.cache(), info.name, &out_dir, &summary) {
-            Ok(collected) => collected,
-            Err(NotAnArtifact::Mistake(message)) => return failed(message, None, true),
-            Err(NotAnArtifact::Cache(error)) => return Err(error.into()),
-        };
-        if job.is_forced {
-            self.compare_with_earlier(job.instance, &fingerprint, &artifact.digest)?;
-        }
-        let record = Record {
-            format: RECORD_FORMAT,
-            fingerprint,
-            preimage: serde_json::to_value(key.preimage()).expect("a preimage is plain data"),
-            kind: info.name.to_owned(),
-            instance: name.clone(),
-            pipeline: self.pipeline.name.clone(),
-            run: self.run.to_owned(),
-            artifact,
-            metrics,
-            build: self.build.clone(),
-            machine: self.machine.clone(),
-            times: Times { started, finished: now_text(), seconds },
-            usage: Usage { threads: job.threads, device: device_text(self.device) },
-            log: self.store_log(&log_path)?,
-            interruptions: attempt.earlier,
-            resumed: progress.has_resumed(),
-        };
-        self.publish(&record)?;
-        drop(hold);
-        work.finish()?;
-
-        let known = known_of(&record.artifact, &record.metrics);
-        self.put_in_place(job.instance, &fingerprint, &known, &record.artifact.outputs)?;
-        let outcome = if record.resumed { Outcome::Resumed } else { Outcome::Ran };
-        let done = Done { known, fingerprint, outcome, seconds: begin.elapsed().as_secs_f64() };
-        self.report_done(job.instance, &done, true);
-        Ok(End::Done(done))
-    }
-
-    fn put_in_place(
-        &self,
-        instance: &Instance,
-        fingerprint: &Digest,
-        known: &Known,
-        outputs: &[Output],
-    ) -> Result<(), RunError> {
-        match self.workspace.place(instance, fingerprint, known, outputs)? {
-            Placed::Whole => Ok(()),
-            // The bytes were written a moment ago and are already wrong: computing again would not help.
-            Placed::Lost { .. } => Err(RunError::KeepsBreaking { instance: instance.id.to_string() }),
-        }
-    }
-
-    fn publish(&self, record: &Record) -> Result<(), CacheError> {
-        self.cache().put_record(record)?;
-        let mut last = self.last_flush.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() > FLUSH_PAUSE {
-            self.cache().flush()?;
-            *last = Instant::now();
-        }
-        Ok(())
-    }
-
-    fn store_log(&self, path: &std::path::Path) -> Result<Option<Digest>, CacheError> {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > 0 => self.cache().store_file(path).map(|(digest, _)| Some(digest)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A forced stage that makes other bytes than before is not reproducible, which the user must hear.
-    fn compare_with_earlier(&self, instance: &Instance, key: &Digest, artifact: &Digest) -> Result<(), CacheError> {
-        if let Lookup::Hit(earlier) = self.cache().read_record(key)?
-            && earlier.artifact.digest != *artifact
-        {
-            let (before, now) = (earlier.artifact.digest.short(), artifact.short());
-            let message = format!("it made other bytes than the last time from the same inputs: {before}, now {now}");
-            self.warn(instance, message);
-        }
-        Ok(())
-    }
-
-    fn input_artifacts(&self, job: &Job<'_>) -> BTreeMap<String, Vec<InputArtifact>> {
-        let artifact = |producer: &usize| {
-            let instance = &self.pipeline.instances[*producer];
-            let known = &job.parents[producer].known;
-            let place = |(path, digest, _): &(String, Digest, u64)| (path.clone(), self.cache().blob_path(digest));
-            InputArtifact {
-                instance: instance.id.to_string(),
-                kind: instance.kind.info().name.to_owned(),
-                axes: instance.id.axes.clone(),
-                digest: known.artifact,
-                files: known.files.iter().map(place).collect(),
-            }
-        };
-        let slot = |(slot, producers): (&String, &Vec<usize>)| {
-            (slot.clone(), producers.iter().map(artifact).collect::<Vec<_>>())
-        };
-        job.instance.inputs.iter().map(slot).collect()
-    }
 }
 
 fn lost_text(output: &str, state: &BlobState) -> String {
@@ -409,13 +214,6 @@ fn lost_text(output: &str, state: &BlobState) -> String {
             format!("file `{output}` is damaged in the cache; it was moved to `{}`", quarantined.display())
         }
         BlobState::Intact | BlobState::Missing => format!("file `{output}` is missing from the cache"),
-    }
-}
-
-fn device_text(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".to_owned(),
-        Device::Cuda(index) => format!("cuda:{index}"),
     }
 }
 

@@ -9,10 +9,12 @@ use super::overrides::Variables;
 use super::stage::StageSpec;
 use super::substitute::{self, Substitution};
 use super::sweep::Variants;
-use super::{Mistakes, join};
+use super::{Files, Mistakes, join};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Needs;
-use crate::pipeline::{Instance, InstanceId};
+use crate::kind::StageKind;
+use crate::outside::{Outside, OutsideFiles, Seen};
+use crate::pipeline::{Instance, InstanceId, Source};
 use crate::value::{DecodeError, Value};
 
 /// How many instances a pipeline may have: a bound against matrices that multiply by accident.
@@ -42,6 +44,13 @@ impl Placement {
     }
 }
 
+/// What parameters may refer to.
+pub(super) struct Around<'a> {
+    pub(super) variables: &'a Variables,
+    pub(super) sources: &'a [Source],
+    pub(super) files: &'a dyn Files,
+}
+
 /// Returns the positions on axes of these lengths of the point with this number, the last axis fastest.
 fn coordinates(lengths: &[usize], mut number: usize) -> Vec<usize> {
     let mut coordinates = vec![0; lengths.len()];
@@ -53,7 +62,8 @@ fn coordinates(lengths: &[usize], mut number: usize) -> Vec<usize> {
 }
 
 /// Returns the instances, producers first. Complete only if no mistake was found.
-pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mistakes) -> Vec<Instance> {
+pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mistakes) -> Vec<Instance> {
+    let seen = Seen::default();
     let joins = join::Joins::new(checked, mistakes);
     let mut needs = Needs::new(checked.stages.len());
     for (consumer, producer, _) in joins.edges() {
@@ -73,10 +83,19 @@ pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mi
             continue;
         };
         let slots = joins.of(stage, placement, &placements, checked, mistakes);
-        let params = params_of(spec, placement, checked, variables, &mut used, mistakes);
+        // Sparse matrices leave some instances with fewer artifacts than others; what fits the most fits all.
+        let most = |slot: &join::Slot| {
+            let counts = (0..placement.count()).map(|number| slot.instances(&placement.coordinates(number)).len());
+            counts.max().unwrap_or(0)
+        };
+        let takes_any = |kind: &Arc<dyn StageKind>| kind.info().inputs.iter().any(|slot| slot.name == "*");
+        let counted = slots.iter().filter(|_| spec.kind.as_ref().is_some_and(takes_any));
+        let inputs = counted.map(|slot| (slot.name.clone(), most(slot))).collect();
+        let finder = Finder { checked, around, inputs, seen: &seen };
+        let params = finder.params_of(spec, placement, &mut used, mistakes);
         // With mistakes the pipeline is never handed out, so nothing is assembled any more.
         let (Some(kind), true) = (&spec.kind, mistakes.is_empty()) else { continue };
-        for (number, params) in params.into_iter().enumerate() {
+        for (number, (params, files)) in params.into_iter().enumerate() {
             let coordinates = placement.coordinates(number);
             let axes = point(placement, &coordinates, &checked.axes)
                 .into_iter()
@@ -87,11 +106,13 @@ pub(super) fn expand(checked: &Checked, variables: &Variables, mistakes: &mut Mi
                 kind: kind.clone(),
                 params,
                 inputs: slots.iter().map(|slot| (slot.name.clone(), slot.instances(&coordinates))).collect(),
+                files,
                 resources: spec.resources,
+                policy: spec.policy,
             });
         }
     }
-    for (name, entry) in variables.0.iter().filter(|(name, _)| !used.contains(*name)) {
+    for (name, entry) in around.variables.0.iter().filter(|(name, _)| !used.contains(*name)) {
         // Parameters of an unknown kind or broken matrix were not looked at; do not blame the argument for that.
         if mistakes.is_empty()
             || !checked
@@ -142,56 +163,73 @@ fn point<'a>(placement: &Placement, coordinates: &[usize], axes: &'a [Axis]) -> 
     values.map(|(axis, position)| (axes[*axis].name.as_str(), &axes[*axis].values[*position])).collect()
 }
 
-/// Returns the resolved parameters of every instance of a stage.
-fn params_of(
-    spec: &StageSpec,
-    placement: &Placement,
-    checked: &Checked,
-    variables: &Variables,
-    used: &mut BTreeSet<String>,
-    mistakes: &mut Mistakes,
-) -> Vec<Value> {
-    let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
-    let count = placement.count();
-    // Resolving is the slow part; instances that cannot differ share it.
-    let variants = spec.variants.as_ref();
-    let differ = substitute::has_placeholders(params) || variants.is_some();
-    let mut resolved = Vec::with_capacity(count);
-    for number in 0..if differ { count } else { count.min(1) } {
-        let coordinates = placement.coordinates(number);
-        let mut params = match variants {
-            None => params.clone(),
-            Some(Variants { axis, params }) => {
-                let on_axis = placement.axes.iter().position(|other| other == axis);
-                params[coordinates[on_axis.expect("a varied stage runs over the sweep")]].clone()
+/// Finds the parameters of the instances of one stage.
+struct Finder<'a> {
+    checked: &'a Checked,
+    around: &'a Around<'a>,
+    /// How many artifacts each input takes at most, if the kind takes inputs of any name.
+    inputs: BTreeMap<String, usize>,
+    seen: &'a Seen,
+}
+
+impl Finder<'_> {
+    /// Returns the resolved parameters of every instance of a stage, and the files they refer to.
+    fn params_of(
+        &self,
+        spec: &StageSpec,
+        placement: &Placement,
+        used: &mut BTreeSet<String>,
+        mistakes: &mut Mistakes,
+    ) -> Vec<(Value, OutsideFiles)> {
+        let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
+        let count = placement.count();
+        // Resolving is the slow part; instances that cannot differ share it.
+        let variants = spec.variants.as_ref();
+        let differ = substitute::has_placeholders(params) || variants.is_some();
+        let mut resolved = Vec::with_capacity(count);
+        for number in 0..if differ { count } else { count.min(1) } {
+            let coordinates = placement.coordinates(number);
+            let mut params = match variants {
+                None => params.clone(),
+                Some(Variants { axis, params }) => {
+                    let on_axis = placement.axes.iter().position(|other| other == axis);
+                    params[coordinates[on_axis.expect("a varied stage runs over the sweep")]].clone()
+                }
+            };
+            let before = mistakes.len();
+            let point = point(placement, &coordinates, &self.checked.axes);
+            let mut substitution = Substitution {
+                stage: &spec.name,
+                point: &point,
+                axes: &self.checked.axes,
+                variables: self.around.variables,
+                used,
+                replaced: Vec::new(),
+            };
+            substitution.apply(&mut params, mistakes);
+            let replaced = substitution.replaced;
+            if mistakes.len() > before {
+                return Vec::new();
             }
-        };
-        let before = mistakes.len();
-        let point = point(placement, &coordinates, &checked.axes);
-        let mut substitution = Substitution {
-            stage: &spec.name,
-            point: &point,
-            axes: &checked.axes,
-            variables,
-            used,
-            replaced: Vec::new(),
-        };
-        substitution.apply(&mut params, mistakes);
-        let replaced = substitution.replaced;
-        if mistakes.len() > before {
-            return Vec::new();
-        }
-        match kind.resolve(&params) {
-            Ok(params) => resolved.push(params),
-            Err(errors) => {
-                mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &replaced)));
+            let outside = Outside {
+                files: self.around.files,
+                sources: self.around.sources,
+                written: &params,
+                inputs: &self.inputs,
+                seen: self.seen,
+            };
+            match kind.resolve_with(&params, &outside) {
+                Ok(params) => resolved.push(params),
+                Err(errors) => {
+                    mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &replaced)));
+                }
             }
         }
+        if !differ && resolved.len() == 1 {
+            return vec![resolved.remove(0); count];
+        }
+        resolved
     }
-    if !differ && resolved.len() == 1 {
-        return vec![resolved.remove(0); count];
-    }
-    resolved
 }
 
 /// Looks for mistakes in the parameters of a stage whose matrix is wrong, as far as they do not depend on it.

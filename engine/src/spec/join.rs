@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Mistakes;
 use super::check::Checked;
 use super::expand::Placement;
 use super::reference::position_of;
 use super::stage::{InputSource, InputSpec, StageSpec};
+use super::{Mistakes, names};
 use crate::diagnostic::Diagnostic;
 use crate::kind::InputSlot;
 use crate::pipeline::InstanceId;
@@ -143,6 +143,13 @@ fn check_slots(stage: &StageSpec, mistakes: &mut Mistakes) {
     let Some(kind) = &stage.kind else { return };
     let info = kind.info();
     for input in &stage.inputs {
+        // The name of a slot that takes any becomes a folder's name.
+        if info.inputs.iter().any(|slot| slot.name == "*")
+            && let Some(mistake) = names::mistake_in_name(&input.slot)
+        {
+            let message = format!("input `{}` of stage `{}`: {mistake}", input.slot, stage.name);
+            mistakes.push(Diagnostic::new(message).at(input.key_origin.as_ref()));
+        }
         let Some(slot) = slot_of(info.inputs, &input.slot) else {
             let known = info.inputs.iter().map(|slot| slot.name);
             let hint = hint_among(&input.slot, "known inputs", known)

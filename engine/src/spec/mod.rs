@@ -55,7 +55,31 @@ pub trait Files {
     /// # Errors
     /// As [`std::fs::read_to_string`].
     fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// Returns the bytes of a file that parameters refer to.
+    ///
+    /// # Errors
+    /// As [`std::fs::read`].
+    fn read_bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    /// Returns the names in a folder that parameters refer to, sorted.
+    ///
+    /// # Errors
+    /// As [`std::fs::read_dir`]; [`io::ErrorKind::InvalidData`] for a name that is not UTF-8.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let name = |entry: io::Result<std::fs::DirEntry>| {
+            entry?.file_name().into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+        };
+        let mut names = std::fs::read_dir(path)?.map(name).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
 }
+
+/// What the texts of `--set` arguments are called among the sources.
+pub(crate) const SET_ARGUMENT: &str = "--set";
 
 /// The file system.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +108,8 @@ pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Resu
     let sweep = sweep::take(&mut root, options.sweep.as_deref(), &mut mistakes);
     let mut checked = check::check(&root, path, registry, &mut mistakes);
     let sweep = sweep.and_then(|sweep| sweep.install(&mut checked, &mut mistakes));
-    let instances = expand::expand(&checked, &variables, &mut mistakes);
+    let around = expand::Around { variables: &variables, sources: &sources, files: options.files };
+    let instances = expand::expand(&checked, &around, &mut mistakes);
     if mistakes.is_empty() {
         let Checked { name, description, expected_time, .. } = checked;
         Ok(Pipeline { name, description, expected_time, sources, instances, sweep })

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{LoadOptions, Mistakes};
+use super::{LoadOptions, Mistakes, SET_ARGUMENT};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Source;
 use crate::suggest::hint_among;
@@ -28,7 +28,7 @@ pub(super) fn apply(
     apply_profile(root, options.profile.as_deref(), &mut variables, mistakes);
     for argument in &options.set {
         let source = sources.len();
-        sources.push(Source { name: "--set".to_owned(), text: argument.clone() });
+        sources.push(Source { name: SET_ARGUMENT.to_owned(), text: argument.clone() });
         if let Some((path, entry)) = read_argument(argument, source, mistakes) {
             set(root, &path, entry, &mut variables, mistakes);
         }

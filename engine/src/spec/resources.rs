@@ -1,4 +1,4 @@
-//! `[stage.NAME.resources]`: what a stage may use; never part of its fingerprint.
+//! `[stage.NAME.resources]`, `retries` and `timeout`: what a stage may use; never part of its fingerprint.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use serde::Deserialize;
 
 use super::Mistakes;
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::Resources;
-use crate::value::Value;
+use crate::pipeline::{Policy, Resources};
+use crate::spec::read::Entries;
+use crate::value::{DecodeError, Value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,13 +60,31 @@ pub(super) fn resources(stage: &str, value: &Value, mistakes: &mut Mistakes) -> 
         Err(errors) => {
             mistakes.extend(errors.into_iter().map(|error| {
                 let what = if error.path.is_empty() { String::new() } else { format!(" `{}`", error.path) };
-                Diagnostic::new(format!("resources{what} of stage `{stage}`: {}", error.message))
-                    .at(error.origin.as_ref())
-                    .hint_if_any(error.hint)
+                mistake(&format!("resources{what} of stage `{stage}`"), error)
             }));
             Resources::default()
         }
     }
+}
+
+/// Returns what is to be done when `stage` fails or takes long.
+pub(super) fn policy(stage: &str, entries: &Entries, mistakes: &mut Mistakes) -> Policy {
+    let mut policy = Policy::default();
+    let mut wrong = |key: &str, errors: Vec<DecodeError>| {
+        mistakes.extend(errors.into_iter().map(|error| mistake(&format!("`{key}` of stage `{stage}`"), error)));
+    };
+    if let Some(entry) = entries.get("retries") {
+        entry.value.decode_all().map_or_else(|errors| wrong("retries", errors), |retries| policy.retries = retries);
+    }
+    if let Some(entry) = entries.get("timeout") {
+        let timeout = entry.value.decode_all::<Time>();
+        timeout.map_or_else(|errors| wrong("timeout", errors), |timeout| policy.timeout = Some(timeout.0));
+    }
+    policy
+}
+
+fn mistake(what: &str, error: DecodeError) -> Diagnostic {
+    Diagnostic::new(format!("{what}: {}", error.message)).at(error.origin.as_ref()).hint_if_any(error.hint)
 }
 
 /// Returns the time that `1h30m` and the like mean: whole numbers of `d`, `h`, `m` and `s`.

@@ -9,7 +9,7 @@ use super::sweep::Variants;
 use super::{Mistakes, merge, names, resources};
 use crate::diagnostic::Diagnostic;
 use crate::kind::StageKind;
-use crate::pipeline::Resources;
+use crate::pipeline::{Policy, Resources};
 use crate::suggest::{hint_among, listed};
 use crate::value::{Data, Entry, Origin, Value};
 
@@ -32,6 +32,7 @@ pub(super) struct StageSpec {
     /// What `params` is at the points of a sweep.
     pub(super) variants: Option<Variants>,
     pub(super) resources: Resources,
+    pub(super) policy: Policy,
 }
 
 /// The points a stage is repeated at.
@@ -83,7 +84,7 @@ pub(super) struct InputSource {
     pub(super) origin: Option<Origin>,
 }
 
-const KEYS: [&str; 6] = ["uses", "inputs", "matrix", "with", "params", "resources"];
+const KEYS: [&str; 8] = ["uses", "inputs", "matrix", "with", "params", "resources", "retries", "timeout"];
 
 static NO_ENTRIES: Entries = Entries::new();
 
@@ -108,6 +109,7 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
     let params = params(entry, entries, name, around, mistakes);
     let resources =
         value("resources").map_or_else(Resources::default, |value| resources::resources(name, value, mistakes));
+    let policy = resources::policy(name, entries, mistakes);
     let with = entries.get("with").map(|with| match &with.value.data {
         Data::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
@@ -123,6 +125,7 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
         own_params: value("params").cloned(),
         variants: None,
         resources,
+        policy,
     }
 }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::kind::ParamIssue;
-pub(crate) use path::{KeyPath, Step};
+pub(crate) use path::{KeyPath, Step, origin_of};
 
 /// The key of a table that names an enum's variant.
 pub(crate) const KIND: &str = "kind";
@@ -95,7 +95,7 @@ impl DecodeError {
     /// nearest enclosing value that was written in a file (the issue may be about a default).
     #[must_use]
     pub fn at(params: &Value, issue: ParamIssue) -> Self {
-        let origin = path::origin_of(params, &issue.path).cloned();
+        let origin = origin_of(params, &issue.path).cloned();
         Self { path: issue.path, origin, message: issue.message, hint: issue.hint }
     }
 }

@@ -59,7 +59,7 @@ impl KeyPath {
 }
 
 /// Returns where the value at `path` was written, or the nearest enclosing value that was written anywhere.
-pub(super) fn origin_of<'v>(root: &'v Value, path: &str) -> Option<&'v Origin> {
+pub(crate) fn origin_of<'v>(root: &'v Value, path: &str) -> Option<&'v Origin> {
     let mut origin = root.origin.as_ref();
     let mut value = root;
     for step in KeyPath::parse(path).map(|path| path.0).unwrap_or_default() {

@@ -1,13 +1,14 @@
 //! Stages that fail, panic or do not keep their word.
 
 use std::fs;
+use std::time::Duration;
 
-use spdflow_engine::event::{Outcome, RunStatus};
-use spdflow_engine::pipeline::Pipeline;
+use spdflow_engine::event::{Event, Outcome, RunStatus};
+use spdflow_engine::pipeline::{Pipeline, Policy};
 use spdflow_engine::run::RunOptions;
 use spdflow_engine::value::Data;
 
-use crate::support::{Place, broken, options, pipeline, stage, sum};
+use crate::support::{Place, broken, options, pipeline, slow, stage, sum};
 
 fn with_broken(how: &str, unless: &str) -> Pipeline {
     let mut middle = stage("b", broken(), &[], &["a"]);
@@ -80,4 +81,34 @@ fn undeclared_and_unwritten_outputs_are_errors() {
         assert_eq!(report.summary.failures[0].message, message);
         assert_eq!(report.outcome(1), Outcome::Failed);
     }
+}
+
+#[test]
+fn a_stage_that_takes_too_long_fails_and_goes_on_from_its_checkpoint_when_it_may_try_again() {
+    let slow_with = |retries| {
+        let mut pipeline = pipeline(vec![stage("a", slow(), &[("steps", 40), ("milliseconds", 5)], &[])]);
+        pipeline.instances[0].policy = Policy { retries, timeout: Some(Duration::from_millis(80)) };
+        pipeline
+    };
+    let place = Place::new();
+    let report = place.run(&slow_with(0));
+    assert_eq!(report.outcomes, ["a failed"]);
+    let failure = &report.summary.failures[0];
+    assert_eq!(failure.message, "it was stopped because it took longer than its timeout of 0.08 s");
+    assert_eq!(failure.hint.as_deref(), Some("raise `timeout` of `[stage.a]`, or leave it out"));
+    let report = place.run(&slow_with(20));
+    assert_eq!(report.outcomes, ["a resumed"]);
+    let retried = |event: &&Event| matches!(event, Event::Retrying { .. });
+    assert!(report.events.iter().any(|event| retried(&event)), "40 steps of 5 ms need more than one attempt");
+    let undisturbed = Place::new();
+    undisturbed.run(&pipeline(vec![stage("a", slow(), &[("steps", 40), ("milliseconds", 5)], &[])]));
+    assert_eq!(place.tree(), undisturbed.tree());
+}
+
+#[test]
+fn a_bug_is_not_tried_again() {
+    let mut pipeline = with_broken("panic", "");
+    pipeline.instances[1].policy.retries = 5;
+    let report = Place::new().run(&pipeline);
+    assert!(!report.events.iter().any(|event| matches!(event, Event::Retrying { .. })));
 }

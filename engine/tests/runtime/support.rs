@@ -10,7 +10,7 @@ use spdflow_cache::{BuildInfo, Cache, Digest};
 use spdflow_engine::event::{Event, Listener, Outcome};
 use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::{Device, InputSlot, KindInfo, StageContext, StageError, StageKind, StopFlag, Summary};
-use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Resources, Source};
+use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source};
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::run::{RunOptions, RunSummary, run};
 use spdflow_engine::value::{Data, DecodeError, Entry, Value};
@@ -232,7 +232,9 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
             kind: stage.kind,
             params: Value { data: Data::Table(params), origin: None },
             inputs: BTreeMap::from([("of".to_owned(), of)]),
+            files: BTreeMap::new(),
             resources: Resources::default(),
+            policy: Policy::default(),
         }
     };
     Pipeline {

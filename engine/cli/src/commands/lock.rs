@@ -16,7 +16,7 @@ use crate::output;
 /// Writes the lock file of a pipeline whose results are all known, or compares it.
 pub(super) fn lock(args: &LockArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &[], &[])?;
+    let scope = store::targets(&pipeline, &[])?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;

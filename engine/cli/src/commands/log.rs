@@ -21,7 +21,7 @@ pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
         let message = format!("`{}` means {} stages, but a log belongs to one", args.stage, chosen.len());
         return Err(Failure::input(Diagnostic::new(message).hint(format!("name one of them: `{first}`"))));
     };
-    let scope = store::scope(&pipeline, std::slice::from_ref(&args.stage), &[])?;
+    let scope = store::targets(&pipeline, std::slice::from_ref(&args.stage))?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;

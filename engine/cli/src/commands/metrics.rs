@@ -27,7 +27,7 @@ struct Measured<'a> {
 pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
-    let scope = store::scope(&pipeline, &args.stages, &[])?;
+    let scope = store::targets(&pipeline, &args.stages)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;

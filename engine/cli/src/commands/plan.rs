@@ -14,7 +14,7 @@ use crate::report::table::Table;
 /// Prints the plan.
 pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.stages, &args.force)?;
+    let scope = store::scope(&pipeline, &args.selection)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     print(&pipeline, &workspace, &scope, args.store.device, style)

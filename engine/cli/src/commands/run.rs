@@ -26,7 +26,7 @@ const TABLE_ROWS: usize = 40;
 /// Runs the pipeline, or shows what would be done.
 pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.stages, &args.force)?;
+    let scope = store::scope(&pipeline, &args.selection)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     if args.dry_run {

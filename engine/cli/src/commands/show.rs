@@ -17,7 +17,7 @@ use crate::report::text::{duration, number, size};
 pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
-    let scope = store::scope(&pipeline, &args.stages, &[])?;
+    let scope = store::targets(&pipeline, &args.stages)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;

@@ -11,7 +11,7 @@ use crate::output;
 /// Prints one line about the whole and one per stage that is not up to date.
 pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.stages, &[])?;
+    let scope = store::targets(&pipeline, &args.stages)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     let mut made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;

@@ -8,7 +8,7 @@ use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::workspace::Workspace;
 
-use crate::args::StoreArgs;
+use crate::args::{SelectionArgs, StoreArgs};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::report::text::warning;
@@ -19,11 +19,23 @@ pub(super) fn open(args: &StoreArgs) -> Result<Cache, Failure> {
 }
 
 /// Returns the part of the pipeline that the command line means.
-pub(super) fn scope(pipeline: &Pipeline, stages: &[String], force: &[String]) -> Result<Scope, Failure> {
-    let select = |stages: &[String]| pipeline.select(stages).map_err(Failure::input);
-    let targets = if stages.is_empty() { None } else { Some(select(stages)?) };
-    let force = if force.is_empty() { Vec::new() } else { select(force)? };
-    Ok(Scope { targets, force })
+pub(super) fn scope(pipeline: &Pipeline, selection: &SelectionArgs) -> Result<Scope, Failure> {
+    let select = |stages: &[String]| match stages {
+        [] => Ok(Vec::new()),
+        stages => pipeline.select(stages).map_err(Failure::input),
+    };
+    let mut targets = select(&selection.stages)?;
+    targets.extend(pipeline.downstream(&select(&selection.downstream)?));
+    targets.extend(select(&selection.only)?);
+    let is_whole = selection.stages.is_empty() && selection.downstream.is_empty() && selection.only.is_empty();
+    let targets = (!is_whole).then_some(targets);
+    Ok(Scope { targets, only: !selection.only.is_empty(), force: select(&selection.force)? })
+}
+
+/// Returns the stages named and what they need.
+pub(super) fn targets(pipeline: &Pipeline, stages: &[String]) -> Result<Scope, Failure> {
+    let targets = if stages.is_empty() { None } else { Some(pipeline.select(stages).map_err(Failure::input)?) };
+    Ok(Scope { targets, ..Scope::default() })
 }
 
 /// Makes the plan and prints what was noticed on the way.
@@ -60,7 +72,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match error {
             RunError::Cache(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
-            RunError::Fingerprint { .. } | RunError::OutputTaken { .. } => Exit::Input,
+            RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
         };
         Self::new(exit, Diagnostic::new(error.to_string()).hint_if_any(error.hint()))
     }

@@ -114,6 +114,10 @@ impl Listener for HumanReport {
                 let rest = format!("{instance} from step {step}");
                 self.say(Verbosity::Normal, "Resuming", Color::Cyan, &rest);
             }
+            Event::Retrying { instance, retry, retries, message } => {
+                let rest = format!("{instance}, {retry} of {retries}: {message}");
+                self.say(Verbosity::Normal, "Retrying", Color::Yellow, &rest);
+            }
             Event::Waiting { instance, process } => {
                 let who = process.map_or("another process".to_owned(), |process| format!("process {process}"));
                 let rest = format!("for {instance}, which {who} is computing");

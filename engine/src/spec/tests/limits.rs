@@ -50,3 +50,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn retries_and_timeouts_are_read_and_checked() {
+    let pipeline = good("[stage.a]\nuses = \"train.tms\"\nretries = 3\ntimeout = \"1m30s\"\n", &[]);
+    let policy = pipeline.instances[0].policy;
+    assert_eq!((policy.retries, policy.timeout), (3, Some(std::time::Duration::from_secs(90))));
+    let mistakes = bad("[stage.a]\nuses = \"train.tms\"\nretries = -1\ntimeout = \"soon\"\n", &[]);
+    assert_eq!(
+        mistakes,
+        [
+            "p.toml:3:11 `retries` of stage `a`: expected a whole number from 0 to 4294967295, found `-1`",
+            "p.toml:4:11 `timeout` of stage `a`: expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"soon\"`",
+        ]
+    );
+}

@@ -4,7 +4,7 @@
 //! Gradients that sum over rows (of U, and of masks and sources that rows share) are summed tile by tile, and the
 //! tiles' sums in the order of the tiles. A tile's width depends on the shape alone, so no bit depends on the threads.
 
-use super::elementwise::{Tile, complement_product, copy_columns, subtract_product, with_tile};
+use super::elementwise::{Tile, Worth, complement_product, copy_columns, spread_between, subtract_product, with_tile};
 use super::{Gradients, Inputs, Mask, Source};
 use crate::elementwise::{add_product, store_product};
 use crate::lanes::sum_over;
@@ -256,7 +256,15 @@ fn spread(inputs: &Inputs<'_>, grads: TileGradients<'_>, tile: &Tile, (start, wi
     for (c, worth) in tile.worth.chunks(width).enumerate() {
         let (here, there) = (c * width..(c + 1) * width, c * rows + start..c * rows + start + width);
         let values = &inputs.activations[there.clone()];
-        if let Some((grad, store)) = &mut activations {
+        // Both at once where a stochastic mask asks for both.
+        let is_between = matches!(inputs.mask, Mask::Between { .. });
+        let both = if is_between { activations.as_mut().zip(importance.as_mut()) } else { None };
+        let is_both = both.is_some();
+        if let Some((activations, importance)) = both {
+            let (factors, sources) = (&tile.factors[here.clone()], &tile.sources[here.clone()]);
+            let to = ((&mut *activations.0[c], activations.1), (&mut *importance.0[c], importance.1));
+            spread_between(Worth { factors, sources, values, worth }, to.0, to.1);
+        } else if let Some((grad, store)) = &mut activations {
             store_product(&tile.factors[here.clone()], worth, grad[c], *store);
         }
         if let Some((grad, store)) = &mut mask {
@@ -271,7 +279,7 @@ fn spread(inputs: &Inputs<'_>, grads: TileGradients<'_>, tile: &Tile, (start, wi
             }
             continue;
         };
-        if let Some((grad, store)) = &mut importance {
+        if let (Some((grad, store)), false) = (&mut importance, is_both) {
             complement_product(&tile.sources[here], values, worth, grad[c], *store);
         }
         let lower = &lower[there];

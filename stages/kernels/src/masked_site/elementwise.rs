@@ -62,18 +62,25 @@ impl Tile {
         for c in 0..components {
             let (here, there) = (c * width..(c + 1) * width, c * inputs.rows + start..c * inputs.rows + start + width);
             let factors = &mut self.factors[here.clone()];
+            let delta = inputs.delta_mask.map(|delta| &delta[start..start + width]);
+            let (values, masked) = (&inputs.activations[there.clone()], &mut self.masked[here.clone()]);
             match inputs.mask {
                 Mask::Ones => factors.fill(1.0),
                 Mask::PerComponent(mask) => factors.fill(mask[c]),
                 Mask::Full(mask) => factors.copy_from_slice(&mask[there.clone()]),
                 Mask::Between { importance, .. } => {
-                    interpolate(&importance[there.clone()], &self.sources[here.clone()], factors);
+                    let between = (&importance[there], &self.sources[here]);
+                    match delta {
+                        Some(delta) => mask_between_less(between, delta, values, factors, masked),
+                        None => mask_between(between, values, factors, masked),
+                    }
+                    continue;
                 }
             }
-            if let Some(delta) = inputs.delta_mask {
-                subtract(factors, &delta[start..start + width]);
+            if let Some(delta) = delta {
+                subtract(factors, delta);
             }
-            multiply(&inputs.activations[there], factors, &mut self.masked[here]);
+            multiply(values, factors, masked);
         }
     }
 }
@@ -85,12 +92,83 @@ pub(super) fn copy_columns(from: &[f32], rows: usize, start: usize, width: usize
     }
 }
 
-dispatch! { fn interpolate(importance: &[f32], source: &[f32], out: &mut [f32]) = interpolate_body }
+dispatch! {
+    /// `factors = g + (1 − g) r` and `masked = a ⊙ factors`, from `(g, r)` and a.
+    fn mask_between(between: (&[f32], &[f32]), values: &[f32], factors: &mut [f32], masked: &mut [f32])
+        = mask_between_body
+}
 
 #[inline(always)]
-fn interpolate_body<const FUSED: bool>(importance: &[f32], source: &[f32], out: &mut [f32]) {
-    for ((g, r), out) in importance.iter().zip(source).zip(out) {
-        *out = multiply_add::<FUSED>(1.0 - g, *r, *g);
+fn mask_between_body<const FUSED: bool>(
+    (importance, source): (&[f32], &[f32]),
+    values: &[f32],
+    factors: &mut [f32],
+    masked: &mut [f32],
+) {
+    for ((((g, r), value), factor), masked) in importance.iter().zip(source).zip(values).zip(factors).zip(masked) {
+        *factor = multiply_add::<FUSED>(1.0 - g, *r, *g);
+        *masked = value * *factor;
+    }
+}
+
+dispatch! {
+    /// As [`mask_between`], with `− d` in the factors.
+    fn mask_between_less(
+        between: (&[f32], &[f32]),
+        delta: &[f32],
+        values: &[f32],
+        factors: &mut [f32],
+        masked: &mut [f32],
+    ) = mask_between_less_body
+}
+
+#[inline(always)]
+fn mask_between_less_body<const FUSED: bool>(
+    (importance, source): (&[f32], &[f32]),
+    delta: &[f32],
+    values: &[f32],
+    factors: &mut [f32],
+    masked: &mut [f32],
+) {
+    let inputs = importance.iter().zip(source).zip(delta.iter().zip(values));
+    for (((g, r), (delta, value)), (factor, masked)) in inputs.zip(factors.iter_mut().zip(masked)) {
+        *factor = multiply_add::<FUSED>(1.0 - g, *r, *g) - delta;
+        *masked = value * *factor;
+    }
+}
+
+/// What the gradients of activations and importances follow from, a row of each.
+#[derive(Clone, Copy)]
+pub(super) struct Worth<'a> {
+    pub(super) factors: &'a [f32],
+    pub(super) sources: &'a [f32],
+    pub(super) values: &'a [f32],
+    pub(super) worth: &'a [f32],
+}
+
+dispatch! {
+    /// `∂a = factors ⊙ worth` and `∂g = (1 − r) ⊙ a ⊙ worth`, or added.
+    pub(super) fn spread_between(worth: Worth<'_>, activations: (&mut [f32], Store), importance: (&mut [f32], Store))
+        = spread_between_body
+}
+
+#[inline(always)]
+fn spread_between_body<const FUSED: bool>(
+    Worth { factors, sources, values, worth }: Worth<'_>,
+    (activations, store_activations): (&mut [f32], Store),
+    (importance, store_importance): (&mut [f32], Store),
+) {
+    let inputs = factors.iter().zip(sources).zip(values.iter().zip(worth));
+    for (((factor, r), (value, worth)), (activation, importance)) in inputs.zip(activations.iter_mut().zip(importance))
+    {
+        *activation = match store_activations {
+            Store::Write => factor * worth,
+            Store::Add => multiply_add::<FUSED>(*factor, *worth, *activation),
+        };
+        *importance = match store_importance {
+            Store::Write => (1.0 - r) * value * worth,
+            Store::Add => multiply_add::<FUSED>((1.0 - r) * value, *worth, *importance),
+        };
     }
 }
 

@@ -1,0 +1,133 @@
+//! What parameters may refer to outside the pipeline: files and environment variables.
+//!
+//! A kind that uses them ([`crate::kind::Kind::complete`]) puts their contents into its parameters while the pipeline
+//! is read, so that they are part of the fingerprint and a missing file is a mistake with its line. The bytes that
+//! were hashed are kept and handed to the stage: an edit during a run cannot get between the two.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spdflow_cache::Digest;
+
+use crate::pipeline::Source;
+use crate::spec::{Files, SET_ARGUMENT};
+use crate::value::{Value, origin_of};
+
+/// A file outside the pipeline as it was when the pipeline was read.
+pub struct OutsideFile {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for OutsideFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutsideFile({}, {} bytes)", self.digest.short(), self.bytes.len())
+    }
+}
+
+/// Files by the path under which the parameters know them, with `/` as separator.
+pub type OutsideFiles = BTreeMap<String, Arc<OutsideFile>>;
+
+/// What the parameters of one instance may look at.
+pub struct Outside<'a> {
+    pub(crate) files: &'a dyn Files,
+    pub(crate) sources: &'a [Source],
+    /// The parameters as they were written.
+    pub(crate) written: &'a Value,
+    /// How many artifacts each input takes at most, if the kind takes inputs of any name.
+    pub(crate) inputs: &'a BTreeMap<String, usize>,
+    pub(crate) seen: &'a Seen,
+}
+
+/// How many files a folder may hold: a bound against folders that contain themselves, and data taken for code.
+const MAX_FILES: usize = 10_000;
+
+/// Files that were read already: many instances use one script.
+#[derive(Default)]
+pub(crate) struct Seen(RefCell<BTreeMap<PathBuf, Arc<OutsideFile>>>);
+
+impl Outside<'_> {
+    /// Returns how many artifacts the input `name` takes at most, or nothing if the stage has no such input.
+    #[must_use]
+    pub fn artifacts(&self, name: &str) -> Option<usize> {
+        self.inputs.get(name).copied()
+    }
+
+    /// Returns the names of the stage's inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> + Clone {
+        self.inputs.keys().map(String::as_str)
+    }
+
+    /// Returns the file `path`, or all files of the folder `path`, which is relative to the folder of the pipeline file
+    /// in which the parameter `place` (`code[0]`) was written.
+    ///
+    /// # Errors
+    /// What is wrong with the file, for a message that names it.
+    pub fn read(&self, place: &str, path: &str) -> Result<OutsideFiles, String> {
+        let folder = self.folder_of(place);
+        let mut found = BTreeMap::new();
+        let mut open = vec![path.trim_end_matches('/').to_owned()];
+        while let Some(path) = open.pop() {
+            if found.len() + open.len() > MAX_FILES {
+                return Err(format!("the folder holds more than {MAX_FILES} files"));
+            }
+            let full = folder.join(&path);
+            match self.files.list(&full) {
+                Ok(names) => open.extend(names.into_iter().map(|name| format!("{path}/{name}"))),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    let file = self.seen.file(self.files, &full).map_err(|error| reason(&path, &full, &error))?;
+                    found.insert(path, file);
+                }
+                Err(error) => return Err(reason(&path, &full, &error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the value of an environment variable, nothing if it is not set.
+    ///
+    /// # Errors
+    /// That its value is not UTF-8, for a message that names it.
+    pub fn variable(&self, name: &str) -> Result<Option<String>, String> {
+        match std::env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(format!("the value of variable `{name}` is not UTF-8 text")),
+        }
+    }
+
+    /// Returns the folder of the file in which a parameter was written; for `--set`, that of the pipeline's own file.
+    fn folder_of(&self, place: &str) -> PathBuf {
+        let source = origin_of(self.written, place).and_then(|origin| self.sources.get(origin.source));
+        let file = source.filter(|source| source.name != SET_ARGUMENT).or(self.sources.first());
+        file.and_then(|file| Path::new(&file.name).parent()).unwrap_or(Path::new("")).to_owned()
+    }
+}
+
+impl Seen {
+    fn file(&self, files: &dyn Files, path: &Path) -> io::Result<Arc<OutsideFile>> {
+        if let Some(file) = self.0.borrow().get(path) {
+            return Ok(file.clone());
+        }
+        let bytes = files.read_bytes(path)?;
+        let file = Arc::new(OutsideFile { digest: Digest::of(&bytes), bytes });
+        self.0.borrow_mut().insert(path.to_owned(), file.clone());
+        Ok(file)
+    }
+}
+
+fn reason(path: &str, full: &Path, error: &io::Error) -> String {
+    let what = match error.kind() {
+        io::ErrorKind::NotFound => "there is no file".to_owned(),
+        io::ErrorKind::PermissionDenied => "no permission to read".to_owned(),
+        _ => format!("cannot read ({error})"),
+    };
+    let place = full.display().to_string();
+    if place == path { format!("{what} `{path}`") } else { format!("{what} `{path}` (looked for as `{place}`)") }
+}
