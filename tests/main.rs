@@ -8,6 +8,7 @@ mod diagnostics;
 mod documents;
 mod editor;
 mod failures;
+mod gc;
 mod golden;
 mod layering;
 mod locking;

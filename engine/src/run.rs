@@ -102,11 +102,18 @@ pub fn run(
     let begin = Instant::now();
     let folder = workspace.cache.create_run(&now_text().replace(['-', ':'], ""))?;
     let run = folder.id().to_owned();
+    let lease = folder.lease(workspace.cache)?;
     let journal = Journal::new(folder, listener);
     workspace.cache.remove_old_temporaries();
     workspace.out.remove_leftovers();
 
+    // What the plan finds must not be collected as garbage before the run has said that it needs it.
+    let hold = workspace.cache.hold()?;
     let plan = plan(pipeline, workspace, &options.scope, options.device)?;
+    let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
+    let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
+    lease.add_held(&hold, &needed)?;
+    drop(hold);
     journal.write_plan(pipeline, &plan)?;
     journal.on_event(&Event::RunStarted {
         schema: EVENT_SCHEMA,
@@ -130,6 +137,8 @@ pub fn run(
         run: &run,
         build: &options.build,
         machine: &machine,
+        lease: &lease,
+        needed: Mutex::new(needed.into_iter().collect()),
         checked: Mutex::default(),
         last_flush: Mutex::new(begin),
         said: Mutex::default(),

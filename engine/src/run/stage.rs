@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{BlobState, Cache, Digest, MachineInfo, Metric, Stamp};
+use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Metric, Stamp};
 
 use crate::error::RunError;
 use crate::event::{Event, Listener, Outcome};
@@ -32,6 +32,10 @@ pub(crate) struct Session<'a> {
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
     pub(crate) machine: &'a MachineInfo,
+    /// Keeps garbage collection from what the run needs, and says later what that was.
+    pub(crate) lease: &'a Lease,
+    /// The fingerprints in the lease.
+    pub(crate) needed: Mutex<BTreeSet<Digest>>,
     /// Blobs whose bytes were checked in this run, with the stamps they had then: many stages may read one.
     pub(crate) checked: Mutex<BTreeMap<Digest, Stamp>>,
     pub(crate) last_flush: Mutex<Instant>,
@@ -95,6 +99,7 @@ impl Session<'_> {
         let key = plan::key(job.instance, &job.inputs, self.device);
         let fingerprint = plan::fingerprint(job.instance, &job.inputs, self.device)?;
         self.expect_as_locked(job.instance, fingerprint, None)?;
+        self.need(fingerprint)?;
         let mut why = "forced".to_owned();
         if !job.is_forced {
             match self.reuse(job, &fingerprint, begin)? {
@@ -138,6 +143,12 @@ impl Session<'_> {
     ) -> Result<(), RunError> {
         let drift = self.locked.and_then(|lock| lock.check(&instance.id.to_string(), Some(fingerprint), artifact));
         drift.map_or(Ok(()), |drift| Err(RunError::Drift(drift)))
+    }
+
+    /// Keeps garbage collection from the result, before it is looked up or made.
+    fn need(&self, fingerprint: Digest) -> Result<(), CacheError> {
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed.insert(fingerprint) { self.lease.add(self.cache(), &[fingerprint]) } else { Ok(()) }
     }
 
     /// Takes the result from where it is known; `Err` says why it has to be computed.

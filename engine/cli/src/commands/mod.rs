@@ -1,5 +1,6 @@
 //! One module per command; each turns its arguments into output and an [`Exit`].
 
+mod cache;
 mod check;
 mod graph;
 mod kinds;
@@ -29,6 +30,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
     match command {
         Command::Check(args) => check::check(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
+        Command::Cache { command } => cache::cache(&command, style),
         Command::Lock(args) => lock::lock(&args, style),
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),
