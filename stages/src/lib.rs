@@ -10,6 +10,7 @@ pub mod compare;
 pub mod data;
 pub mod decomposition;
 pub mod figure;
+pub mod import;
 pub mod importance;
 pub mod matrix;
 pub mod models;

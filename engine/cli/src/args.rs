@@ -87,6 +87,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: CacheCommand,
     },
+    /// Make a pipeline from a configuration of the Python implementation.
+    ImportConfig(ImportConfigArgs),
     /// List the stage kinds, or describe one.
     Kinds(KindsArgs),
     /// List the pipelines shipped with spdflow.
@@ -391,6 +393,18 @@ pub(crate) struct PinArgs {
     /// The cache.
     #[command(flatten)]
     pub(crate) cache: CacheFolderArgs,
+/// `spdflow import-config`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportConfigArgs {
+    /// The configuration: a YAML file, new or old.
+    #[arg(value_name = "FILE.yaml")]
+    pub(crate) file: PathBuf,
+    /// Where to write the pipeline; it is printed where left out.
+    #[arg(short, long, value_name = "FILE.toml")]
+    pub(crate) output: Option<PathBuf>,
+    /// Whose target it decomposes, as a shipped pipeline is called, where the configuration does not tell.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
 }
 
 /// `spdflow kinds`.

@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod graph;
+mod import_config;
 mod kinds;
 mod lock;
 mod log;
@@ -16,6 +17,11 @@ mod show;
 mod status;
 mod store;
 
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::spec::{self, LoadOptions};
 
@@ -35,6 +41,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
+        Command::ImportConfig(args) => import_config::import_config(&args, style),
         Command::Kinds(args) => kinds::kinds(&args, style),
         Command::Pipelines => pipelines::pipelines(style),
         Command::Run(args) => run::run(&args, style),
@@ -68,4 +75,22 @@ fn print_pairs(pairs: &[(&str, &str)]) {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let line = |(name, meaning): &(&str, &str)| format!("{name:width$}  {meaning}").trim_end().to_owned() + "\n";
     output::data(&pairs.iter().map(line).collect::<String>());
+}
+
+/// Writes a file that must not be there yet; one that holds the same text already is left as it is.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed =
+        |error: &io::Error| Failure::input(Diagnostic::new(format!("cannot write `{}`: {error}", path.display())));
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(path);
+    match file {
+        Ok(mut file) => file.write_all(text.as_bytes()).map_err(|error| failed(&error)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::read_to_string(path).is_ok_and(|known| known == text) {
+                return Ok(());
+            }
+            let message = format!("`{}` exists already and is not overwritten", path.display());
+            Err(Failure::input(Diagnostic::new(message).hint("choose another name, or move it away")))
+        }
+        Err(error) => Err(failed(&error)),
+    }
 }
