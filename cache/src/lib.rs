@@ -7,23 +7,29 @@
 mod blob;
 mod digest;
 mod error;
+mod gc;
+mod lease;
 mod memo;
 mod record;
 mod run_folder;
 mod stamp;
 mod store;
+mod usage;
 mod verify;
 mod work;
 
 pub use blob::BlobState;
 pub use digest::{Digest, ParseDigestError};
 pub use error::CacheError;
+pub use gc::{Class, Collected, Garbage, GarbageClass, Keep};
+pub use lease::{Hold, Lease};
 pub use memo::{FolderMemo, FolderState, MemoFile, Memos};
 pub use record::{
     Artifact, BuildInfo, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage, artifact_digest,
 };
-pub use run_folder::RunFolder;
+pub use run_folder::{RunFolder, RunInfo};
 pub use stamp::Stamp;
 pub use store::{CACHE_FORMAT, Cache};
+pub use usage::{FolderUsage, KnownResult};
 pub use verify::{Problem, Verification};
 pub use work::{Attempt, Holder, Work, empty_folder};

@@ -14,7 +14,7 @@ use crate::{CacheError, Digest, Work};
 pub const CACHE_FORMAT: u32 = 1;
 
 const VERSION_WORD: &str = "spdflow-cache";
-const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "index", "tmp"];
+pub(crate) const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "index", "tmp"];
 
 /// One cache folder, shared by any number of threads and processes.
 #[derive(Debug)]

@@ -95,7 +95,7 @@ impl Cache {
     }
 
     /// Lists `<folder>/ab/cdef…<suffix>` in order, with the digest each name stands for.
-    fn files(&self, folder: &str, suffix: &str) -> Result<Vec<(PathBuf, Option<Digest>)>, CacheError> {
+    pub(crate) fn files(&self, folder: &str, suffix: &str) -> Result<Vec<(PathBuf, Option<Digest>)>, CacheError> {
         let mut found = Vec::new();
         for head in list(&self.root().join(folder))? {
             if !head.is_dir() {
@@ -112,12 +112,12 @@ impl Cache {
 }
 
 /// Returns the digest that the path `…/ab/cdef…<suffix>` stands for.
-fn digest_of(path: &Path, suffix: &str) -> Option<Digest> {
+pub(crate) fn digest_of(path: &Path, suffix: &str) -> Option<Digest> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     (name(path.parent()?) + name(path).strip_suffix(suffix)?).parse().ok()
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
     let entries = fs::read_dir(folder).map_err(CacheError::io("read", folder))?;
     let mut paths: Vec<_> = entries
         .map(|entry| entry.map(|entry| entry.path()))

@@ -181,7 +181,7 @@ impl Cache {
     }
 }
 
-fn is_still_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
     let (Ok(held), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
     let (held, named) = (Stamp::of(&held), Stamp::of(&named));
     held.device == named.device && held.inode == named.inode

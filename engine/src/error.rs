@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use spdflow_cache::CacheError;
 
 use crate::fingerprint::FingerprintError;
+use crate::lock::Drift;
 
 /// Why a plan or a run was given up.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum RunError {
         /// Why that is not known.
         why: String,
     },
+    /// A key or a result is not the one that the lock file says.
+    #[error("{0}; nothing was put in its place")]
+    Drift(Drift),
     /// A result that was just computed was damaged in the cache, again and again.
     #[error("the result of `{instance}` is damaged in the cache each time it is computed; is the disk failing?")]
     KeepsBreaking {
@@ -57,6 +61,12 @@ impl RunError {
             Self::InputUnknown { instance, .. } => Some(format!(
                 "name it as a target instead of with `--only`, and what it needs runs first: `{instance}`"
             )),
+            Self::Drift(Drift::OtherBytes { .. }) => Some(
+                "the same inputs made other bytes: another processor level, program version, or something that is not \
+                 reproducible; `spdflow show` tells by what the locked result was made"
+                    .to_owned(),
+            ),
+            Self::Drift(_) => Some("`spdflow plan` says what changed".to_owned()),
             Self::KeepsBreaking { .. } => Some("choose a cache on another disk with `--cache DIR`".to_owned()),
         }
     }

@@ -23,6 +23,9 @@ use crate::plan::Plan;
 /// The version of the format.
 const VERSION: u32 = 1;
 
+/// In the first line of every lock file; other programs have files called `.lock` as well.
+const MARK: &str = "Written by `spdflow lock`";
+
 /// The contents of a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +125,12 @@ impl Lock {
         Ok(Ok(Self { version: VERSION, pipeline: pipeline.name.clone(), stages }))
     }
 
+    /// Returns whether a file was written by `spdflow lock`, even if something has happened to it since.
+    #[must_use]
+    pub fn is_meant(text: &str) -> bool {
+        text.contains(MARK)
+    }
+
     /// Returns the lock that a file's text holds.
     ///
     /// # Errors
@@ -148,9 +157,7 @@ impl Lock {
     #[must_use]
     pub fn text(&self) -> String {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-        let mut text = String::from(
-            "# Written by `spdflow lock`. Keep it beside the pipeline; `run --locked` makes nothing else.\n",
-        );
+        let mut text = format!("# {MARK}. Keep it beside the pipeline; `run --locked` makes nothing else.\n");
         let _ = writeln!(text, "version = {}\npipeline = {}\n\n[stages]", self.version, quoted(&self.pipeline));
         for (instance, stage) in &self.stages {
             let LockedStage { fingerprint, artifact, record, outputs } = stage;

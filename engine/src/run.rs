@@ -19,6 +19,7 @@ use crate::error::RunError;
 use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
 use crate::executor::Executor;
 use crate::kind::{Device, StopFlag};
+use crate::lock::Lock;
 use crate::machine::{machine_info, now_text};
 use crate::pipeline::Pipeline;
 use crate::plan::{Action, Plan, Scope, input_digests, plan};
@@ -44,6 +45,8 @@ pub struct RunOptions {
     pub device: Device,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,
+    /// What every key and result must be, if the run may make nothing else.
+    pub locked: Option<Lock>,
     /// Raised when the user wants to stop.
     pub stop: StopFlag,
     /// The program, for records.
@@ -99,11 +102,18 @@ pub fn run(
     let begin = Instant::now();
     let folder = workspace.cache.create_run(&now_text().replace(['-', ':'], ""))?;
     let run = folder.id().to_owned();
+    let lease = folder.lease(workspace.cache)?;
     let journal = Journal::new(folder, listener);
     workspace.cache.remove_old_temporaries();
     workspace.out.remove_leftovers();
 
+    // What the plan finds must not be collected as garbage before the run has said that it needs it.
+    let hold = workspace.cache.hold()?;
     let plan = plan(pipeline, workspace, &options.scope, options.device)?;
+    let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
+    let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
+    lease.add_held(&hold, &needed)?;
+    drop(hold);
     journal.write_plan(pipeline, &plan)?;
     journal.on_event(&Event::RunStarted {
         schema: EVENT_SCHEMA,
@@ -122,10 +132,13 @@ pub fn run(
         listener: &journal,
         device: options.device,
         checkpoint_every: options.checkpoint_every,
+        locked: options.locked.as_ref(),
         stop: &options.stop,
         run: &run,
         build: &options.build,
         machine: &machine,
+        lease: &lease,
+        needed: Mutex::new(needed.into_iter().collect()),
         checked: Mutex::default(),
         last_flush: Mutex::new(begin),
         said: Mutex::default(),

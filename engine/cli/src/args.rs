@@ -4,6 +4,7 @@
 //! stage or a key exists is found out by the commands.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::Device;
@@ -84,6 +85,12 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
     Lock(LockArgs),
+    /// Look into the cache, check it, free what nobody needs.
+    Cache {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Make a pipeline from a configuration of the Python implementation.
     ImportConfig(ImportConfigArgs),
     /// List the stage kinds, or describe one.
@@ -174,6 +181,12 @@ pub(crate) struct RunArgs {
     /// Run again whenever the pipeline file, its bases or the code of its commands change, until Ctrl-C.
     #[arg(short, long, conflicts_with = "dry_run")]
     pub(crate) watch: bool,
+    /// Make nothing but what the lock file says; see `spdflow lock`.
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// The lock file instead of the one beside the pipeline.
+    #[arg(long, value_name = "PATH", requires = "locked")]
+    pub(crate) lock_file: Option<PathBuf>,
     /// How many seconds of work a kill may cost at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
@@ -335,6 +348,80 @@ pub(crate) struct LockArgs {
     pub(crate) lock_file: Option<PathBuf>,
 }
 
+/// `spdflow cache`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List the results, or the runs.
+    Ls(LsArgs),
+    /// Show how much room each part takes.
+    Du(CacheFolderArgs),
+    /// Read every byte and report what is damaged; damaged files are put aside.
+    Verify(CacheFolderArgs),
+    /// Show what nobody needs, and with --yes delete it.
+    ///
+    /// Needed are the results of lock files, of pinned runs, of the last runs and of runs that are under way, and those
+    /// that were made or used not long ago.
+    Gc(GcArgs),
+    /// Make `gc` keep the results of a run.
+    Pin(PinArgs),
+    /// Let `gc` take the results of a run again.
+    Unpin(PinArgs),
+}
+
+/// Which cache.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheFolderArgs {
+    /// The cache folder.
+    #[arg(long, value_name = "DIR", env = "SPDFLOW_CACHE", default_value = ".spdflow")]
+    pub(crate) cache: PathBuf,
+}
+
+/// `spdflow cache ls`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LsArgs {
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) cache: CacheFolderArgs,
+    /// List the runs instead of the results.
+    #[arg(long)]
+    pub(crate) runs: bool,
+}
+
+/// `spdflow cache gc`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GcArgs {
+    /// Pipelines: what the lock files in their folders name is needed (default: those of `.` and `pipelines/`).
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) cache: CacheFolderArgs,
+    /// Delete; without it nothing is deleted.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// What this lock file names is needed too; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) keep_lock: Vec<PathBuf>,
+    /// The results of so many last runs are needed.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) keep_runs: usize,
+    /// Results that were made or used in the last so many days are needed.
+    #[arg(long, value_name = "DAYS", default_value = "7", value_parser = parse_days)]
+    pub(crate) keep_days: Duration,
+    /// Delete no more results than it takes for the cache to be no larger: `20GiB`, `500MB`.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_size: Option<u64>,
+}
+
+/// `spdflow cache pin` and `unpin`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PinArgs {
+    /// The runs, as `spdflow cache ls --runs` lists them (default: the last one).
+    #[arg(value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) cache: CacheFolderArgs,
 /// `spdflow import-config`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ImportConfigArgs {
@@ -384,6 +471,28 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
+fn parse_days(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        // Longer than anybody can wait, and still a duration.
+        Ok(days) if (0.0..=1e6).contains(&days) => Ok(Duration::from_secs_f64(days * 86_400.0)),
+        _ => Err("expected a number of days of at least 0".to_owned()),
+    }
+}
+
+/// Returns a number of bytes: `20GiB` and `20 GiB` are 20 × 2^30, `20GB` is 20 × 10^9, `20` is 20.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..split], text[split..].trim());
+    let units =
+        ["", "B", "kB", "MB", "GB", "TB"].into_iter().zip([0, 0, 1, 2, 3, 4]).map(|(unit, power)| (unit, 1e3, power));
+    let binary = ["KiB", "MiB", "GiB", "TiB"].into_iter().zip(1..).map(|(unit, power)| (unit, 1024.0, power));
+    let scale = units.chain(binary).find(|(known, ..)| known.eq_ignore_ascii_case(unit));
+    match (number.parse::<f64>(), scale) {
+        (Ok(number), Some((_, base, power))) => Ok((number * f64::powi(base, power)) as u64),
+        _ => Err("expected a size such as `20GiB` or `500MB`".to_owned()),
+    }
+}
+
 /// Returns the number of threads; 0 means all cores, as it does to rayon.
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -407,6 +516,15 @@ mod tests {
     #[test]
     fn every_argument_is_declared_consistently() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_binary_and_decimal_units() {
+        let sizes = ["20", "1.5KiB", "20 GiB", "3gb", "0B"].map(parse_size);
+        assert_eq!(sizes, [Ok(20), Ok(1536), Ok(20 << 30), Ok(3_000_000_000), Ok(0)]);
+        for wrong in ["", "GiB", "1.2.3MB", "5 apples", "-1"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{Artifact, CacheError, Digest, Lookup, Metric, Output, RECORD_FORMAT, Record, Times, Usage, Work};
+use spdflow_cache::{
+    Artifact, CacheError, Digest, Hold, Lookup, Metric, Output, RECORD_FORMAT, Record, Times, Usage, Work,
+};
 
 use crate::artifact::{MANIFEST, NotAnArtifact, collect};
 use crate::error::RunError;
@@ -43,6 +45,8 @@ struct Made {
     /// How many attempts before it were cut short.
     earlier: u32,
     resumed: bool,
+    /// Until the record names them, the files belong to nobody.
+    hold: Hold,
 }
 
 /// Why an attempt failed.
@@ -102,6 +106,7 @@ impl Session<'_> {
             let retries = job.instance.policy.retries;
             self.listener.on_event(&Event::Retrying { instance: name.clone(), retry: tries, retries, message });
         };
+        self.expect_as_locked(job.instance, fingerprint, Some(made.artifact.digest))?;
         if job.is_forced {
             self.compare_with_earlier(job.instance, &fingerprint, &made.artifact)?;
         }
@@ -124,6 +129,7 @@ impl Session<'_> {
             resumed: made.resumed,
         };
         self.publish(&record)?;
+        drop(made.hold);
         self.cache().finish(work)?;
 
         let known = known_of(&record.artifact, &record.metrics);
@@ -177,12 +183,13 @@ impl Session<'_> {
         };
         let started = now_text();
         let executed = self.executor.execute(&*job.instance.kind, &job.instance.params, &context);
+        let hold = self.cache().hold()?;
         let mistake = match executed {
             Ok(summary) => match self.collected(info.name, &out_dir, &summary)? {
                 Ok((artifact, metrics)) => {
                     let times = Times { started, finished: now_text(), seconds: begin.elapsed().as_secs_f64() };
                     let resumed = progress.has_resumed();
-                    return Ok(Attempt::Made(Made { artifact, metrics, times, earlier, resumed }));
+                    return Ok(Attempt::Made(Made { artifact, metrics, times, earlier, resumed, hold }));
                 }
                 Err(mistake) => mistake,
             },

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{BlobState, Cache, Digest, MachineInfo, Metric, Stamp};
+use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Metric, Stamp};
 
 use crate::error::RunError;
 use crate::event::{Event, Listener, Outcome};
 use crate::executor::Executor;
 use crate::kind::{Device, StopFlag};
+use crate::lock::Lock;
 use crate::outputs::Placed;
 use crate::pipeline::{Instance, Pipeline};
 use crate::plan;
@@ -26,10 +27,15 @@ pub(crate) struct Session<'a> {
     pub(crate) listener: &'a dyn Listener,
     pub(crate) device: Device,
     pub(crate) checkpoint_every: Duration,
+    pub(crate) locked: Option<&'a Lock>,
     pub(crate) stop: &'a StopFlag,
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
     pub(crate) machine: &'a MachineInfo,
+    /// Keeps garbage collection from what the run needs, and says later what that was.
+    pub(crate) lease: &'a Lease,
+    /// The fingerprints in the lease.
+    pub(crate) needed: Mutex<BTreeSet<Digest>>,
     /// Blobs whose bytes were checked in this run, with the stamps they had then: many stages may read one.
     pub(crate) checked: Mutex<BTreeMap<Digest, Stamp>>,
     pub(crate) last_flush: Mutex<Instant>,
@@ -92,6 +98,8 @@ impl Session<'_> {
         let begin = Instant::now();
         let key = plan::key(job.instance, &job.inputs, self.device);
         let fingerprint = plan::fingerprint(job.instance, &job.inputs, self.device)?;
+        self.expect_as_locked(job.instance, fingerprint, None)?;
+        self.need(fingerprint)?;
         let mut why = "forced".to_owned();
         if !job.is_forced {
             match self.reuse(job, &fingerprint, begin)? {
@@ -126,6 +134,23 @@ impl Session<'_> {
         self.compute(job, &key, fingerprint, &why, work, begin)
     }
 
+    /// Refuses a key or a result that is not the one of the lock file.
+    pub(crate) fn expect_as_locked(
+        &self,
+        instance: &Instance,
+        fingerprint: Digest,
+        artifact: Option<Digest>,
+    ) -> Result<(), RunError> {
+        let drift = self.locked.and_then(|lock| lock.check(&instance.id.to_string(), Some(fingerprint), artifact));
+        drift.map_or(Ok(()), |drift| Err(RunError::Drift(drift)))
+    }
+
+    /// Keeps garbage collection from the result, before it is looked up or made.
+    fn need(&self, fingerprint: Digest) -> Result<(), CacheError> {
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed.insert(fingerprint) { self.lease.add(self.cache(), &[fingerprint]) } else { Ok(()) }
+    }
+
     /// Takes the result from where it is known; `Err` says why it has to be computed.
     fn reuse(&self, job: &Job<'_>, fingerprint: &Digest, begin: Instant) -> Result<Result<Done, String>, RunError> {
         let found = self.workspace.find(job.instance, fingerprint, &mut |message| self.warn(job.instance, message))?;
@@ -133,6 +158,7 @@ impl Session<'_> {
             Found::Absent { why } => return Ok(Err(why)),
             Found::Fresh(known) => (known, false),
             Found::Cached { known, outputs, .. } => {
+                self.expect_as_locked(job.instance, *fingerprint, Some(known.artifact))?;
                 match self.workspace.place(job.instance, fingerprint, &known, &outputs)? {
                     Placed::Whole => (known, true),
                     Placed::Lost { output, state } => {

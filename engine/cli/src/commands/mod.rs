@@ -1,5 +1,6 @@
 //! One module per command; each turns its arguments into output and an [`Exit`].
 
+mod cache;
 mod check;
 mod fmt;
 mod graph;
@@ -40,6 +41,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Fmt(args) => fmt::fmt(&args, style),
         Command::New(args) => new::new(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
+        Command::Cache { command } => cache::cache(&command, style),
         Command::Lock(args) => lock::lock(&args, style),
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),

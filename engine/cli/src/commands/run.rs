@@ -6,11 +6,13 @@ use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::event::{Listener, Outcome, RunStatus};
 use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::StopFlag;
+use spdflow_engine::lock::Lock;
 use spdflow_engine::pipeline::Pipeline;
+use spdflow_engine::plan::Scope;
 use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
-use super::store;
+use super::{lock, store};
 use crate::args::{OutputArgs, RunArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
@@ -58,6 +60,7 @@ pub(super) fn once(
     let scope = store::scope(pipeline, &args.selection)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let locked = args.locked.then(|| locked(args, pipeline, &workspace, &scope)).transpose()?;
     let options = RunOptions {
         scope,
         jobs: args.jobs,
@@ -65,6 +68,7 @@ pub(super) fn once(
         keep_going: args.keep_going,
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
+        locked,
         stop,
         build: build_info(),
     };
@@ -76,6 +80,15 @@ pub(super) fn once(
         output::message(&(closing_line(&summary) + "\n"));
     }
     Ok(summary)
+}
+
+/// Returns the lock file that the run must keep to.
+fn locked(args: &RunArgs, pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope) -> Result<Lock, Failure> {
+    let path = lock::path(&args.pipeline, args.lock_file.as_deref());
+    let locked = lock::read(&path)?;
+    let plan = store::make_plan(pipeline, workspace, scope, args.store.device, true)?;
+    let drift = locked.drift(pipeline, &plan, args.selection.stages.is_empty());
+    if drift.is_empty() { Ok(locked) } else { Err(lock::departs(&path, &drift)) }
 }
 
 fn exit(summary: &RunSummary, signals: &Signals) -> Exit {

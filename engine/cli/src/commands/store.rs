@@ -72,6 +72,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match error {
             RunError::Cache(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
+            RunError::Drift(_) => Exit::Drift,
             RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
         };
         Self::new(exit, Diagnostic::new(error.to_string()).hint_if_any(error.hint()))
