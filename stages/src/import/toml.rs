@@ -31,7 +31,7 @@ impl Toml {
         }
         let mut grouped = String::new();
         for (position, digit) in digits.chars().enumerate() {
-            if position > 0 && (digits.len() - position) % 3 == 0 {
+            if position > 0 && (digits.len() - position).is_multiple_of(3) {
                 grouped.push('_');
             }
             grouped.push(digit);
