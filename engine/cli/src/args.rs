@@ -393,6 +393,8 @@ pub(crate) struct PinArgs {
     /// The cache.
     #[command(flatten)]
     pub(crate) cache: CacheFolderArgs,
+}
+
 /// `spdflow import-config`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ImportConfigArgs {
