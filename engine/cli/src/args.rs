@@ -25,7 +25,7 @@ const EXIT_CODES: &str = "Exit codes:
   0    done
   1    a bug of spdflow
   2    the command line or the pipeline is wrong
-  3    something is out of date (status --exit-code)
+  3    something is out of date (status --exit-code) or not formatted (fmt --check)
   4    a stage failed
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Check a pipeline without running anything.
     Check(CheckArgs),
+    /// Bring pipeline files into the common look.
+    Fmt(FmtArgs),
+    /// Begin a pipeline of your own as a copy of a shipped one.
+    New(NewArgs),
     /// Show which stage feeds which.
     Graph(GraphArgs),
     /// Print the log of a stage.
@@ -174,6 +178,9 @@ pub(crate) struct RunArgs {
     /// Show what would be done and stop.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
+    /// Run again whenever the pipeline file, its bases or the code of its commands change, until Ctrl-C.
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub(crate) watch: bool,
     /// Make nothing but what the lock file says; see `spdflow lock`.
     #[arg(long)]
     pub(crate) locked: bool,
@@ -222,6 +229,28 @@ pub(crate) struct CheckArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
+}
+
+/// `spdflow fmt`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FmtArgs {
+    /// Pipeline files.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write nothing; exit with 3 if a file is not formatted.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `spdflow new`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NewArgs {
+    /// What to call it; NAME.toml is written here.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The shipped pipeline to begin with.
+    #[arg(long, value_name = "PIPELINE", default_value = "tms")]
+    pub(crate) from: String,
 }
 
 /// `spdflow graph`.

@@ -9,6 +9,9 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin as Place, Renderer,
 use spdflow_engine::diagnostic::{Diagnostic, Label, Report};
 
 use crate::args::ColorChoice;
+use crate::commands;
+use crate::failure::Failure;
+use crate::output;
 
 /// How many mistakes of a report are shown; nobody reads more, and a wrong name in a generated file makes thousands.
 const MAX_SHOWN: usize = 100;
@@ -23,9 +26,24 @@ pub(crate) fn choose_colors(choice: ColorChoice) {
     .write_global();
 }
 
+/// Tells why a command could not do its work: on stderr, and with `--json` also as a document, or as one event of a
+/// stream.
+pub(crate) fn tell(failure: &Failure, is_json: bool, is_stream: bool) {
+    if is_json {
+        let mut document = to_json(&failure.report);
+        if is_stream {
+            document["event"] = "error".into();
+            output::data(&format!("{document}\n"));
+        } else {
+            commands::print_json(document);
+        }
+    }
+    print(&failure.report);
+}
+
 /// Prints a report to stderr.
 pub(crate) fn print(report: &Report) {
-    crate::output::message(&rendered(report));
+    output::message(&rendered(report));
 }
 
 /// Returns the text of a report, with styles.

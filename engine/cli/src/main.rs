@@ -26,16 +26,7 @@ fn main() -> ExitCode {
     // `run --json` is a stream of lines, so its failure is one more line.
     let is_stream = matches!(&cli.command, args::Command::Run(args) if !args.dry_run);
     let exit = commands::dispatch(cli.command, &cli.output).unwrap_or_else(|failure| {
-        if cli.output.json {
-            let mut document = diagnostics::to_json(&failure.report);
-            if is_stream {
-                document["event"] = "error".into();
-                output::data(&format!("{document}\n"));
-            } else {
-                commands::print_json(document);
-            }
-        }
-        diagnostics::print(&failure.report);
+        diagnostics::tell(&failure, cli.output.json, is_stream);
         failure.exit
     });
     ExitCode::from(exit.code())

@@ -50,6 +50,11 @@ pub(crate) const SHIPPED: &[Shipped] = shipped![
 /// The folder that shipped pipelines pretend to lie in; no such folder exists.
 const FOLDER: &str = "<shipped>";
 
+/// Returns whether `file` names a shipped pipeline and not a file of the user's.
+pub(crate) fn is_shipped(file: &str) -> bool {
+    !Path::new(file).exists() && SHIPPED.iter().any(|shipped| shipped.name == file)
+}
+
 /// Returns the path for [`spec::load`] of what the user called `file`.
 pub(crate) fn path_of(file: &str) -> Result<PathBuf, Failure> {
     let path = Path::new(file);

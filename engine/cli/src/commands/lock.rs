@@ -115,7 +115,7 @@ pub(super) fn path(pipeline: &PipelineArgs, given: Option<&Path>) -> PathBuf {
 }
 
 /// Replaces the file by one with this text; a reader sees the old one or the new one.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut temporary = path.to_owned();
     temporary.as_mut_os_string().push(format!(".{}.tmp", std::process::id()));
     fs::write(&temporary, text)?;

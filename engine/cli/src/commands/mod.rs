@@ -2,12 +2,14 @@
 
 mod cache;
 mod check;
+mod fmt;
 mod graph;
 mod import_config;
 mod kinds;
 mod lock;
 mod log;
 mod metrics;
+mod new;
 mod pipelines;
 mod plan;
 mod run;
@@ -16,6 +18,7 @@ mod shell;
 mod show;
 mod status;
 mod store;
+mod watch;
 
 use std::fs;
 use std::io::{self, Write};
@@ -35,6 +38,8 @@ use crate::shipped;
 pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Failure> {
     match command {
         Command::Check(args) => check::check(&args, style),
+        Command::Fmt(args) => fmt::fmt(&args, style),
+        Command::New(args) => new::new(&args, style),
         Command::Graph(args) => graph::graph(&args, style),
         Command::Cache { command } => cache::cache(&command, style),
         Command::Lock(args) => lock::lock(&args, style),
@@ -55,12 +60,13 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
 
 /// Reads and checks the pipeline that a command names.
 pub(crate) fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
-    let options = LoadOptions {
-        profile: args.profile.clone(),
-        set: args.set.clone(),
-        sweep: args.sweep.clone(),
-        files: &shipped::Files,
-    };
+    load_from(args, &shipped::Files)
+}
+
+/// Reads and checks the pipeline that a command names, from files that `files` hands out.
+fn load_from(args: &PipelineArgs, files: &dyn spec::Files) -> Result<Pipeline, Failure> {
+    let options =
+        LoadOptions { profile: args.profile.clone(), set: args.set.clone(), sweep: args.sweep.clone(), files };
     Ok(spec::load(&shipped::path_of(&args.file)?, &options, &registry())?)
 }
 

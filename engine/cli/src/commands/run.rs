@@ -5,7 +5,10 @@ use std::time::Duration;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::event::{Listener, Outcome, RunStatus};
 use spdflow_engine::executor::local::Local;
+use spdflow_engine::kind::StopFlag;
+use spdflow_engine::lock::Lock;
 use spdflow_engine::pipeline::Pipeline;
+use spdflow_engine::plan::Scope;
 use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
@@ -25,27 +28,39 @@ const TABLE_ROWS: usize = 40;
 
 /// Runs the pipeline, or shows what would be done.
 pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
+    if args.watch {
+        return super::watch::watch(args, style);
+    }
     let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.selection)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
     if args.dry_run {
+        let scope = store::scope(&pipeline, &args.selection)?;
+        let cache = store::open(&args.store)?;
+        let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
         return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
     }
-    let locked = if args.locked {
-        let path = lock::path(&args.pipeline, args.lock_file.as_deref());
-        let locked = lock::read(&path)?;
-        let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
-        let drift = locked.drift(&pipeline, &plan, args.selection.stages.is_empty());
-        if !drift.is_empty() {
-            return Err(lock::departs(&path, &drift));
-        }
-        Some(locked)
-    } else {
-        None
-    };
-    let signals = Signals::listen()
-        .map_err(|error| Failure::new(Exit::Bug, Diagnostic::new(format!("cannot listen to signals: {error}"))))?;
+    let signals = listen()?;
+    let summary = once(args, style, &pipeline, &signals, signals.stop.clone())?;
+    Ok(exit(&summary, &signals))
+}
+
+/// Starts to listen to signals.
+pub(super) fn listen() -> Result<Signals, Failure> {
+    Signals::listen()
+        .map_err(|error| Failure::new(Exit::Bug, Diagnostic::new(format!("cannot listen to signals: {error}"))))
+}
+
+/// Runs the pipeline until it is done or `stop` is raised, and tells what happens and how it ended.
+pub(super) fn once(
+    args: &RunArgs,
+    style: &OutputArgs,
+    pipeline: &Pipeline,
+    signals: &Signals,
+    stop: StopFlag,
+) -> Result<RunSummary, Failure> {
+    let scope = store::scope(pipeline, &args.selection)?;
+    let cache = store::open(&args.store)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let locked = args.locked.then(|| locked(args, pipeline, &workspace, &scope)).transpose()?;
     let options = RunOptions {
         scope,
         jobs: args.jobs,
@@ -54,17 +69,26 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         locked,
-        stop: signals.stop.clone(),
+        stop,
         build: build_info(),
     };
     let listener: Box<dyn Listener> =
         if style.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(style, signals.stop.clone())) };
-    let summary = run_pipeline(&pipeline, &workspace, &options, &Local, &*listener)?;
+    let summary = run_pipeline(pipeline, &workspace, &options, &Local, &*listener)?;
     if !style.json && !style.quiet {
-        output::data(&table(&pipeline, &summary, style.verbose > 0));
+        output::data(&table(pipeline, &summary, style.verbose > 0));
         output::message(&(closing_line(&summary) + "\n"));
     }
-    Ok(exit(&summary, &signals))
+    Ok(summary)
+}
+
+/// Returns the lock file that the run must keep to.
+fn locked(args: &RunArgs, pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope) -> Result<Lock, Failure> {
+    let path = lock::path(&args.pipeline, args.lock_file.as_deref());
+    let locked = lock::read(&path)?;
+    let plan = store::make_plan(pipeline, workspace, scope, args.store.device, true)?;
+    let drift = locked.drift(pipeline, &plan, args.selection.stages.is_empty());
+    if drift.is_empty() { Ok(locked) } else { Err(lock::departs(&path, &drift)) }
 }
 
 fn exit(summary: &RunSummary, signals: &Signals) -> Exit {
