@@ -311,7 +311,7 @@ fn locks_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let path = if folder == Path::new(".") { PathBuf::from(&name) } else { entry.path() };
-        if !path.extension().is_some_and(|extension| extension == "lock") || !path.is_file() {
+        if path.extension().is_none_or(|extension| extension != "lock") || !path.is_file() {
             continue;
         }
         let text = fs::read(&path)
