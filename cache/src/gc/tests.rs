@@ -139,7 +139,7 @@ fn every_class_of_garbage_is_counted_and_taken() {
     fs::write(dir.path().join("quarantine/bad"), "three").unwrap();
     // One whose result is known, and one that was given up.
     for number in [0, 5] {
-        let work = cache.lock(&key(number), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
+        let mut work = cache.lock(&key(number), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
         work.begin(false).unwrap();
         fs::write(work.scratch_dir().join("checkpoint"), vec![0; 50]).unwrap();
     }
@@ -167,7 +167,7 @@ fn what_is_young_or_may_still_be_written_stays() {
     cache.store_bytes(b"orphan").unwrap();
     fs::write(dir.path().join("tmp/left"), "four").unwrap();
     fs::write(dir.path().join("quarantine/bad"), "three").unwrap();
-    let work = cache.lock(&key(5), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
+    let mut work = cache.lock(&key(5), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
     work.begin(false).unwrap();
     drop(work);
     let hour = Duration::from_secs(3600);
@@ -245,7 +245,7 @@ fn a_computation_that_is_under_way_keeps_its_folder_and_what_it_needs() {
     let folder = cache.create_run("20261121T225553Z").unwrap();
     let lease = folder.lease(&cache).unwrap();
     lease.add(&cache, &[key(0), key(5)]).unwrap();
-    let work = cache.lock(&key(5), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
+    let mut work = cache.lock(&key(5), &mut |_| ControlFlow::Break(())).unwrap().unwrap();
     work.begin(false).unwrap();
     assert_eq!(collect(&cache, &nothing()), BTreeMap::new());
     // Stopped: the run is the last one, so its checkpoint stays for the next.
