@@ -136,9 +136,17 @@ fn value(value: &mut Value, width: usize, depth: usize) {
 
 fn array(items: &mut Array, width: usize, depth: usize) {
     let text = items.to_string();
-    let has_comment = items.iter().any(|item| suffix(item.decor()).contains('#'));
+    let last = items.len().saturating_sub(1);
+    // The last value may have no comma; then what follows it belongs to the end of the list.
+    let end = items.get(last).map_or("", |item| suffix(item.decor())).to_owned();
+    if end.contains('#') && !items.trailing_comma() {
+        if let Some(item) = items.get_mut(last) {
+            item.decor_mut().set_suffix("");
+        }
+        items.set_trailing(end + raw(items.trailing()));
+    }
     // A comment between a value and its comma has no better place.
-    if has_comment {
+    if items.iter().any(|item| suffix(item.decor()).contains('#')) {
         return;
     }
     let is_over_lines =
