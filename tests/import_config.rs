@@ -76,9 +76,9 @@ fn mistakes_in_a_configuration_are_shown_where_they_are() {
         "error: `steps` is missing
 
 error: unknown key `stesp`
-  --> d.yaml:26:1
+  --> d.yaml:31:1
    |
-26 | stesp: 10_000
+31 | stesp: 10_000
    | ^^^^^
    |
    = hint: did you mean `steps`?
