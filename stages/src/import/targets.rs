@@ -1,7 +1,7 @@
 //! The target models of the reference's experiments, and which of them a configuration means.
 //!
 //! A configuration names its target by a path, mostly a run on Weights & Biases, and says nothing of its shape. What is
-//! known of these runs stands here; the settings are those of the shipped pipelines, which train the same model.
+//! known of these runs stands here; the settings are read from the shipped pipelines, which train the same model.
 
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::suggest::{did_you_mean, listed};
@@ -23,10 +23,17 @@ pub(super) struct Target {
     pub(super) width: Option<u64>,
     /// The stage kind that trains it.
     pub(super) kind: &'static str,
-    /// The parameters of that stage.
-    pub(super) params: &'static str,
+    /// The texts of the shipped pipeline that trains it and of the one below it, the lower first.
+    pipelines: &'static [&'static str],
     /// What of its inputs a task may change: names and values as they are written.
     pub(super) data: &'static [(&'static str, &'static str)],
+}
+
+/// The text of a shipped pipeline.
+macro_rules! shipped {
+    ($name:literal) => {
+        include_str!(concat!("../../../pipelines/", $name, ".toml"))
+    };
 }
 
 const TMS: &str = "TMSModel";
@@ -45,16 +52,7 @@ pub(super) const TARGETS: &[Target] = &[
         n_features: Some(5),
         width: None,
         kind: "train.tms",
-        params: "n_features = 5
-n_hidden = 2
-tied_weights = true
-feature_probability = 0.05
-batch_size = 1024
-steps = 10_000
-lr = { start = 5e-3 }
-restarts = 32
-seed = 0
-",
+        pipelines: &[shipped!("tms_5-2")],
         data: SPARSE_05,
     },
     Target {
@@ -64,18 +62,7 @@ seed = 0
         n_features: Some(5),
         width: Some(2),
         kind: "train.tms",
-        params: "n_features = 5
-n_hidden = 2
-n_hidden_layers = 1
-hidden_layers = \"fixed_identity\"
-tied_weights = true
-feature_probability = 0.05
-batch_size = 1024
-steps = 10_000
-lr = { start = 5e-3 }
-restarts = 32
-seed = 0
-",
+        pipelines: &[shipped!("tms_5-2"), shipped!("tms_5-2-id")],
         data: SPARSE_05,
     },
     Target {
@@ -85,16 +72,7 @@ seed = 0
         n_features: Some(40),
         width: None,
         kind: "train.tms",
-        params: "n_features = 40
-n_hidden = 10
-tied_weights = true
-init_bias_to_zero = true
-feature_probability = 0.05
-batch_size = 8192
-steps = 10_000
-lr = { start = 5e-3 }
-seed = 0
-",
+        pipelines: &[shipped!("tms_40-10")],
         data: SPARSE_05,
     },
     Target {
@@ -104,18 +82,7 @@ seed = 0
         n_features: Some(40),
         width: Some(10),
         kind: "train.tms",
-        params: "n_features = 40
-n_hidden = 10
-n_hidden_layers = 1
-hidden_layers = \"fixed_identity\"
-tied_weights = true
-init_bias_to_zero = true
-feature_probability = 0.05
-batch_size = 8192
-steps = 10_000
-lr = { start = 5e-3 }
-seed = 0
-",
+        pipelines: &[shipped!("tms_40-10"), shipped!("tms_40-10-id")],
         data: SPARSE_05,
     },
     Target {
@@ -125,21 +92,7 @@ seed = 0
         n_features: Some(100),
         width: Some(50),
         kind: "train.resid_mlp",
-        params: "n_features = 100
-d_embed = 1000
-d_mlp = 50
-n_layers = 1
-act_fn = \"relu\"
-embedding = \"fixed_random\"
-label = \"act_plus_resid\"
-label_coefficients = \"trivial\"
-loss = { kind = \"readoff\", importance_val = 1.0 }
-feature_probability = 0.01
-batch_size = 2048
-steps = 1000
-lr = { start = 3e-3, schedule = \"cosine\", final_fraction = 0.0 }
-seed = 0
-",
+        pipelines: &[shipped!("resid_mlp1")],
         data: SPARSE_01,
     },
     Target {
@@ -149,21 +102,7 @@ seed = 0
         n_features: Some(100),
         width: Some(25),
         kind: "train.resid_mlp",
-        params: "n_features = 100
-d_embed = 1000
-d_mlp = 25
-n_layers = 2
-act_fn = \"relu\"
-embedding = \"fixed_random\"
-label = \"act_plus_resid\"
-label_coefficients = \"trivial\"
-loss = { kind = \"readoff\", importance_val = 1.0 }
-feature_probability = 0.01
-batch_size = 2048
-steps = 1000
-lr = { start = 3e-3, schedule = \"cosine\", final_fraction = 0.0 }
-seed = 0
-",
+        pipelines: &[shipped!("resid_mlp1"), shipped!("resid_mlp2")],
         data: SPARSE_01,
     },
     Target {
@@ -173,21 +112,7 @@ seed = 0
         n_features: Some(102),
         width: Some(17),
         kind: "train.resid_mlp",
-        params: "n_features = 102
-d_embed = 1000
-d_mlp = 17
-n_layers = 3
-act_fn = \"relu\"
-embedding = \"fixed_random\"
-label = \"act_plus_resid\"
-label_coefficients = \"trivial\"
-loss = { kind = \"readoff\", importance_val = 1.0 }
-feature_probability = 0.01
-batch_size = 2048
-steps = 10_000
-lr = { start = 3e-3, schedule = \"cosine\", final_fraction = 0.0 }
-seed = 0
-",
+        pipelines: &[shipped!("resid_mlp1"), shipped!("resid_mlp3")],
         data: SPARSE_01,
     },
     Target {
@@ -197,24 +122,31 @@ seed = 0
         n_features: None,
         width: None,
         kind: "train.induction_head",
-        params: "vocab_size = 128
-seq_len = 64
-d_model = 16
-n_heads = 1
-n_layers = 2
-use_ff = false
-use_pos_encoding = true
-use_layer_norm = false
-prefix_window = 61
-steps = 100_000
-batch_size = 1024
-lr = { start = 1e-3, warmup_fraction = 0.01 }
-weight_decay = 0.01
-seed = 42
-",
+        pipelines: &[shipped!("ih")],
         data: &[("prefix_window", "61")],
     },
 ];
+
+impl Target {
+    /// Returns the parameters of the stage that trains it, a line each, as the shipped pipeline has them.
+    pub(super) fn params(&self) -> String {
+        let key = |line: &str| line.split(" = ").next().map(str::to_owned);
+        let mut lines: Vec<&str> = Vec::new();
+        for line in self.pipelines.iter().flat_map(|text| settings(text)) {
+            match lines.iter_mut().find(|known| key(known) == key(line)) {
+                Some(known) => *known = line,
+                None => lines.push(line),
+            }
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// Returns the lines of `[stage.target.params]`; an empty line ends the table.
+fn settings(pipeline: &'static str) -> impl Iterator<Item = &'static str> {
+    let lines = pipeline.lines().skip_while(|line| *line != "[stage.target.params]").skip(1);
+    lines.take_while(|line| !line.is_empty())
+}
 
 /// What a configuration says of its target.
 pub(super) struct Clues<'a> {

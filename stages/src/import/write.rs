@@ -21,7 +21,7 @@ pub(super) fn pipeline(name: &str, file: &str, imported: &Imported, notes: &[Str
         |path| format!("`{path}` is taken to be the target of the shipped pipeline `{}`", target.name),
     );
     text += &comment("# ", "# ", &format!("{meant}, trained here: {because}."));
-    text += &format!("[stage.target]\nuses = \"{}\"\n[stage.target.params]\n{}\n", target.kind, target.params);
+    text += &format!("[stage.target]\nuses = \"{}\"\n[stage.target.params]\n{}\n", target.kind, target.params());
 
     text += "[stage.decompose]\nuses = \"decompose.spd\"\ninputs = { target = \"target\" }\nmatrix = [\"seed\"]\n";
     text += "[stage.decompose.params]\nseed = \"${seed}\"\n";
