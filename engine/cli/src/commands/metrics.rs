@@ -5,6 +5,7 @@ mod compared;
 use spdflow_engine::cache::{Cache, Record};
 use spdflow_engine::pipeline::Instance;
 use spdflow_engine::workspace::Workspace;
+use spdflow_stages::artifact::metric_log::MetricLog;
 
 use super::store;
 use crate::args::{MetricsArgs, OutputArgs};
@@ -77,16 +78,17 @@ fn lines(measured: &[Measured<'_>]) -> String {
     table.text()
 }
 
-/// Returns the last value of a number in the metrics of a run (`metrics.parquet`) that has this name, or one that ends
-/// with it: `loss/total` is `train/loss/total`.
-fn logged(cache: &Cache, record: &Record, name: &str) -> Result<Option<f64>, Failure> {
-    let Some(file) = record.artifact.outputs.iter().find(|file| file.path == "metrics.parquet") else {
-        return Ok(None);
-    };
-    let log = spdflow_stages::artifact::metric_log::MetricLog::read(&cache.blob_path(&file.digest));
+/// Returns all that a run has logged (`metrics.parquet`), if it has.
+fn log_of(cache: &Cache, record: &Record) -> Option<MetricLog> {
+    let file = record.artifact.outputs.iter().find(|file| file.path == "metrics.parquet")?;
     // A damaged file is found when it is restored; here it is as good as none.
-    let Ok(log) = log else { return Ok(None) };
+    MetricLog::read(&cache.blob_path(&file.digest)).ok()
+}
+
+/// Returns the last value of the number that has this name, or one that ends with it: `loss/total` is
+/// `train/loss/total`.
+fn logged(log: &MetricLog, name: &str) -> Option<f64> {
     let ending = format!("/{name}");
     let known = log.names().into_iter().find(|known| *known == name || known.ends_with(&ending));
-    Ok(known.and_then(|known| log.last(known)))
+    known.and_then(|known| log.last(known))
 }

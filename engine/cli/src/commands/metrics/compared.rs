@@ -7,7 +7,7 @@ use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::suggest::{did_you_mean, listed};
 
-use super::{Measured, logged};
+use super::{Measured, log_of, logged};
 use crate::args::MetricsArgs;
 use crate::failure::Failure;
 use crate::report::table::Table;
@@ -71,14 +71,16 @@ impl Comparison {
         let sort = args.sort.as_deref().map(|name| name.strip_prefix('-').map_or((name, false), |name| (name, true)));
         // Numbers beside the headline are looked up where the run has logged them.
         let wanted = args.columns.iter().map(String::as_str).chain(sort.map(|(name, _)| name));
-        for name in wanted.filter(|name| !all.iter().any(|label| label == name)) {
-            for (row, one) in rows.iter_mut().zip(measured) {
-                if let (false, Some(record)) = (row.numbers.contains_key(name), &one.record)
-                    && let Some(value) = logged(cache, record, name)?
-                {
-                    row.numbers.insert(name.to_owned(), value);
-                }
+        let wanted: Vec<&str> = wanted.filter(|name| !all.iter().any(|label| label == name)).collect();
+        for (row, one) in rows.iter_mut().zip(measured) {
+            let missing: Vec<&str> = wanted.iter().copied().filter(|name| !row.numbers.contains_key(*name)).collect();
+            let record = one.record.as_ref().filter(|_| !missing.is_empty());
+            if let Some(log) = record.and_then(|record| log_of(cache, record)) {
+                let found = missing.into_iter().filter_map(|name| Some((name.to_owned(), logged(&log, name)?)));
+                row.numbers.extend(found);
             }
+        }
+        for name in wanted {
             let has_any = rows.iter().any(|row| row.numbers.contains_key(name));
             if !has_any && rows.iter().any(|row| row.has_result) {
                 let message = format!("no result here has a number or label `{name}`");
