@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::cpu::{Sharing, Strided};
+use super::cpu::{Sharing, Strided, is_done};
 use crate::lanes::LANES;
 use crate::{Store, parallel};
 
@@ -91,13 +91,8 @@ pub(super) unsafe fn product(
     store: Store,
     sharing: Sharing,
 ) {
-    assert!(
-        out.len() == m * n && a.fits(m, k) && b.fits(k, n),
-        "product: [{m}, {k}] by [{k}, {n}] into {} numbers",
-        out.len()
-    );
-    if m == 0 || n == 0 || k == 0 {
-        return store.nothing(out);
+    if is_done(out, a, b, [m, k, n], store) {
+        return;
     }
     let operations = sharing.operations(m * n * k / LANES);
     let shared = parallel::is_worth_sharing(operations);

@@ -174,6 +174,20 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     tree_sum(&lanes)
 }
 
+/// Checks that everything fits the shape `[m, k, n]`; returns whether there is nothing to sum, and `out` is done.
+///
+/// # Panics
+/// If a length does not fit.
+pub(super) fn is_done(out: &mut [f32], a: Strided<'_>, b: Strided<'_>, [m, k, n]: [usize; 3], store: Store) -> bool {
+    let fits = out.len() == m * n && a.fits(m, k) && b.fits(k, n);
+    assert!(fits, "product: [{m}, {k}] by [{k}, {n}] into {} numbers", out.len());
+    let is_empty = m == 0 || n == 0 || k == 0;
+    if is_empty {
+        store.nothing(out);
+    }
+    is_empty
+}
+
 /// `out [m, n] = a [m, k] · b [k, n]`; `out` lies row by row.
 pub(super) fn product(
     out: &mut [f32],
@@ -200,13 +214,8 @@ pub(super) fn general_product(
     store: Store,
     sharing: Sharing,
 ) {
-    assert!(
-        out.len() == m * n && a.fits(m, k) && b.fits(k, n),
-        "product: [{m}, {k}] by [{k}, {n}] into {} numbers",
-        out.len()
-    );
-    if m == 0 || n == 0 || k == 0 {
-        return store.nothing(out);
+    if is_done(out, a, b, [m, k, n], store) {
+        return;
     }
     // `gemm` splits the output among threads and never the sum over k, so the thread count does not change bits.
     let operations = sharing.operations(m * n * k);
