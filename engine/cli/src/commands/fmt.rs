@@ -72,7 +72,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let replace = || {
         let path = path.canonicalize()?;
         let permissions = fs::metadata(&path)?.permissions();
-        super::lock::write_whole(&path, text)?;
+        super::write_whole(&path, text)?;
         fs::set_permissions(&path, permissions)
     };
     replace().map_err(|error: std::io::Error| {

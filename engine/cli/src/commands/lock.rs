@@ -35,7 +35,7 @@ pub(super) fn lock(args: &LockArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let text = lock.text();
     let is_new = fs::read_to_string(&path).map_or(true, |known| known != text);
     if is_new {
-        write_whole(&path, &text).map_err(|error| unusable(&path, "write", &error))?;
+        super::write_whole(&path, &text).map_err(|error| unusable(&path, "write", &error))?;
     }
     let count = lock.stages.len();
     if style.json {
@@ -112,14 +112,6 @@ pub(super) fn path(pipeline: &PipelineArgs, given: Option<&Path>) -> PathBuf {
     let ending = variant.map(|name| format!(".{name}")).collect::<String>() + ".lock";
     path.as_mut_os_string().push(ending);
     path
-}
-
-/// Replaces the file by one with this text; a reader sees the old one or the new one.
-pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut temporary = path.to_owned();
-    temporary.as_mut_os_string().push(format!(".{}.tmp", std::process::id()));
-    fs::write(&temporary, text)?;
-    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 fn unusable(path: &Path, what: &str, error: &io::Error) -> Failure {

@@ -100,3 +100,11 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
         Err(error) => Err(failed(&error)),
     }
 }
+
+/// Replaces the file by one with this text; a reader sees the old one or the new one.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut temporary = path.to_owned();
+    temporary.as_mut_os_string().push(format!(".{}.tmp", std::process::id()));
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}

@@ -9,12 +9,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use spdflow_engine::cache::Stamp;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::kind::StopFlag;
 use spdflow_engine::spec;
@@ -109,15 +109,11 @@ fn say<'p>(style: &OutputArgs, event: &str, files: impl Iterator<Item = &'p Path
     }
 }
 
-/// What tells that a file was written: its times, size and number; nothing if it is not there.
-type Stamp = Option<(i64, i64, i64, i64, u64, u64)>;
+/// Files and folders and how they were when they were read; nothing of what is not there.
+type Files = BTreeMap<PathBuf, Option<Stamp>>;
 
-/// Files and folders and how they were when they were read.
-type Files = BTreeMap<PathBuf, Stamp>;
-
-fn stamp(path: &Path) -> Stamp {
-    let facts = fs::metadata(path).ok()?;
-    Some((facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec(), facts.size(), facts.ino()))
+fn stamp(path: &Path) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
 }
 
 fn changed(files: &Files) -> Vec<PathBuf> {
