@@ -26,7 +26,7 @@ pub(super) struct StageSpec {
     pub(super) inputs: Vec<InputSpec>,
     /// `with` and `params` merged, `${…}` not yet replaced; nothing if a table is missing or wrong.
     pub(super) params: Option<Value>,
-    /// The shared tables it takes, and `params` alone.
+    /// The shared tables it takes, and if there are any, `params` alone.
     pub(super) with: Vec<String>,
     pub(super) own_params: Option<Value>,
     /// What `params` is at the points of a sweep.
@@ -110,10 +110,11 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
     let resources =
         value("resources").map_or_else(Resources::default, |value| resources::resources(name, value, mistakes));
     let policy = resources::policy(name, entries, mistakes);
-    let with = entries.get("with").map(|with| match &with.value.data {
-        Data::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+    let with: Vec<String> = match value("with").map(|with| &with.data) {
+        Some(Data::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
-    });
+    };
+    let own_params = if with.is_empty() { None } else { value("params").cloned() };
     StageSpec {
         name: name.to_owned(),
         origin: entry.place().cloned(),
@@ -121,8 +122,8 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
         matrix,
         inputs,
         params,
-        with: with.unwrap_or_default(),
-        own_params: value("params").cloned(),
+        with,
+        own_params,
         variants: None,
         resources,
         policy,
