@@ -55,7 +55,8 @@ pub struct RunInfo {
     pub is_running: bool,
 }
 
-const RESULTS: &str = "results";
+/// The file in a run's folder that lists its results.
+pub(crate) const RESULTS: &str = "results";
 const PINNED: &str = "pinned";
 
 impl Cache {

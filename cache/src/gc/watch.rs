@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Keep;
 use crate::lease::{LEASES, is_held, listed};
+use crate::run_folder::RESULTS;
 use crate::verify::list;
 use crate::{Cache, CacheError, Digest, Stamp};
 
@@ -50,7 +51,7 @@ impl Watch {
 
     /// Notes what living processes need by now. The caller holds the cache alone.
     pub(super) fn refresh(&mut self, cache: &Cache) -> Result<(), CacheError> {
-        let runs = list(&cache.root().join("runs"))?.into_iter().map(|run| run.join("results"));
+        let runs = list(&cache.root().join("runs"))?.into_iter().map(|run| run.join(RESULTS));
         for path in runs.chain(leases(cache)?).filter(|path| !self.settled.contains(path)).collect::<Vec<_>>() {
             for fingerprint in listed(&path)? {
                 self.need(cache, fingerprint)?;
