@@ -111,6 +111,7 @@ impl Scope {
         }
         all.iter().zip(members).map(|(any, member)| *any && !member).collect()
     }
+
     /// Returns, for each instance, whether it is forced.
     pub(crate) fn forced(&self, pipeline: &Pipeline) -> Vec<bool> {
         let mut forced = vec![false; pipeline.instances.len()];

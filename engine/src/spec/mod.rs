@@ -1,8 +1,8 @@
 //! Reads pipelines: text to [`Pipeline`], or every mistake in it.
 //!
 //! The steps, each a file: `source` reads the file and its bases; `merge` lays them over one another; `overrides`
-//! applies the profile and the `--set` arguments; `sweep` takes the sweeps out; `check` turns the tree into stages (`stage`, `axes`, `reference`);
-//! `expand` makes instances, joins their inputs and resolves their parameters (`substitute`). All of them add to one
+//! applies the profile and the `--set` arguments; `sweep` takes the sweeps out; `check` turns the tree into stages
+//! (`stage`, `axes`, `reference`); `expand` makes instances, joins their inputs and resolves their parameters (`substitute`). All of them add to one
 //! list of mistakes, so that one report shows everything.
 
 mod axes;

@@ -188,8 +188,8 @@ impl<D: Backend> Graph<D> {
 
     /// Records one operation: `array` was made from `inputs`.
     ///
-    /// `backward` gets the gradient of the output and, for each input that wants one, the gradient to contribute to. An input
-    /// may appear only once: both places would ask for the same buffer.
+    /// `backward` gets the gradient of the output and, for each input that wants one, the gradient to contribute to. An
+    /// input may appear only once: both places would ask for the same buffer.
     pub(super) fn push<F>(&self, array: Array<D>, inputs: &[&Var<D>], backward: F) -> DeviceResult<Var<D>, D>
     where
         F: 'static + FnOnce(&D, &GradientBuffer<D>, &mut [Option<Gradient<D>>]) -> DeviceResult<(), D>,
