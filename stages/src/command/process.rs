@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use spdflow_engine::kind::{ProgressSink, StageContext, StageError};
 
-use super::guard::guard;
+use super::guard::{self, Guarded};
 
 /// How often we look whether to stop.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,9 +40,9 @@ pub(super) fn run(
     command.arg0(name).args(&arguments[1..]).env_clear().envs(environment).current_dir(start);
     // A group of its own: with the program, everything that it started can be ended.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(|error| cannot_start(name, &error))?;
+    let (child, guarded) = guard::spawn(&mut command, start).map_err(|error| cannot_start(name, &error))?;
     let watched = Watched::new(child, context.progress);
-    let (status, last_lines) = watched.finish(context)?;
+    let (status, last_lines) = watched.finish(context, guarded)?;
     if status.success() {
         return Ok(());
     }
@@ -111,14 +111,14 @@ impl<'a> Watched<'a> {
     }
 
     /// Waits for the end of the program and of everything it started; returns its status and last lines.
-    fn finish(mut self, context: &StageContext<'_>) -> Result<(ExitStatus, Vec<String>), StageError> {
-        let _guarded = guard(self.child.id());
+    fn finish(mut self, context: &StageContext<'_>, guarded: Guarded) -> Result<(ExitStatus, Vec<String>), StageError> {
         let ended = self.watch(context);
         if matches!(ended, Ok(true)) {
             self.stop();
         }
         // While the program is not waited for, nobody else can have its group's number.
         let _ = kill_process_group(self.group, Signal::KILL);
+        drop(guarded);
         let status = self.child.wait();
         let was_stopped = ended.map_err(|error| StageError::failed(format!("cannot watch the program: {error}")))?;
         self.read_rest();
