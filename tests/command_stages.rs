@@ -9,120 +9,6 @@ use std::time::{Duration, Instant};
 use crate::support::runs::{results, signal};
 use crate::support::{Bench, masked};
 
-/// The chain `a -> b -> c`: `a` keeps the remainder of a number by ten, `b` doubles it by a script, `c` adds a line.
-const CHAIN: &str = r#"
-[stage.a]
-uses = "command"
-[stage.a.params]
-run = ["sh", "-c", "echo a >> $LEDGER; echo $(({value.number} % 10)) > {out.number}"]
-outputs = { number = "number.txt" }
-values = { number = 23 }
-pass_env = ["LEDGER"]
-
-[stage.b]
-uses = "command"
-inputs = { a = "a" }
-[stage.b.params]
-run = ["sh", "double.sh", "{in.a}/number.txt", "{out.number}"]
-outputs = { number = "number.txt" }
-code = ["double.sh"]
-pass_env = ["LEDGER"]
-
-[stage.c]
-uses = "command"
-inputs = { b = "b" }
-[stage.c.params]
-run = ["sh", "-c", "echo c >> $LEDGER; (cat {in.b}/number.txt; echo end) > {out.text}"]
-outputs = { text = "text.txt" }
-pass_env = ["LEDGER"]
-"#;
-
-const DOUBLE: &str = "echo b >> $LEDGER\nread -r n < \"$1\"\necho $((2 * n)) > \"$2\"\n";
-
-/// A bench whose commands note in `ledger` that they ran, which no engine can see or hide.
-struct Ledger(Bench);
-
-impl Ledger {
-    fn new() -> Self {
-        Self(Bench::new().file("p.toml", CHAIN).file("double.sh", DOUBLE).file("ledger", ""))
-    }
-
-    /// Runs, asserts success and returns which stages ran.
-    fn run(&self, more: &[&str]) -> String {
-        let ledger = self.0.path().join("ledger");
-        fs::write(&ledger, "").expect("the ledger");
-        let mut command = self.0.command(&[&["run", "p.toml", "--quiet"], more].concat());
-        let output = command.env("LEDGER", &ledger).output().expect("the binary starts");
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-        fs::read_to_string(ledger).expect("the ledger").replace('\n', "")
-    }
-
-    fn edit(&self, file: &str, from: &str, to: &str) {
-        let path = self.0.path().join(file);
-        let text = fs::read_to_string(&path).expect("a file of the bench");
-        assert!(text.contains(from), "{text}");
-        fs::write(path, text.replacen(from, to, 1)).expect("a file of the bench");
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(self.0.path().join("out/p/c/text.txt")).expect("the last result")
-    }
-}
-
-#[test]
-fn commands_run_once_and_then_are_cached() {
-    let ledger = Ledger::new();
-    assert_eq!(ledger.run(&[]), "abc");
-    assert_eq!(ledger.text(), "6\nend\n");
-    assert_eq!(ledger.run(&[]), "");
-    fs::remove_dir_all(ledger.0.path().join("out")).expect("results");
-    assert_eq!(ledger.run(&[]), "");
-    assert_eq!(ledger.text(), "6\nend\n");
-}
-
-#[test]
-fn equal_bytes_stop_the_cascade_and_going_back_restores() {
-    let ledger = Ledger::new();
-    ledger.run(&[]);
-    assert_eq!(ledger.run(&["--set", "stage.a.params.values.number=33"]), "a", "33 and 23 leave the same remainder");
-    assert_eq!(ledger.run(&["--set", "stage.a.params.values.number=24"]), "abc");
-    assert_eq!(ledger.text(), "8\nend\n");
-    assert_eq!(ledger.run(&[]), "");
-    assert_eq!(ledger.text(), "6\nend\n");
-}
-
-#[test]
-fn edited_code_runs_its_stage_and_a_comment_in_it_nothing_else() {
-    let ledger = Ledger::new();
-    ledger.run(&[]);
-    ledger.edit("double.sh", "read", "# twice as much\nread");
-    assert_eq!(ledger.run(&[]), "b");
-    ledger.edit("double.sh", "2 * n", "3 * n");
-    assert_eq!(ledger.run(&[]), "bc");
-    assert_eq!(ledger.text(), "9\nend\n");
-}
-
-#[test]
-fn a_touched_file_the_order_of_keys_a_comment_and_an_undeclared_variable_change_nothing() {
-    let ledger = Ledger::new();
-    ledger.run(&["--threads", "1"]);
-    fs::write(ledger.0.path().join("double.sh"), DOUBLE).expect("the same bytes");
-    ledger.edit(
-        "p.toml",
-        "code = [\"double.sh\"]\npass_env = [\"LEDGER\"]",
-        "# a comment\npass_env = [\"LEDGER\"]\ncode = [\"./double.sh\"]",
-    );
-    ledger.edit(
-        "p.toml",
-        "uses = \"command\"\ninputs = { b = \"b\" }",
-        "inputs = { b = \"b\" }\nuses = \"command\"\nretries = 3\ntimeout = \"1h\"",
-    );
-    let mut command = ledger.0.command(&["run", "p.toml", "--quiet", "--threads", "2", "--jobs", "2"]);
-    command.env("UNDECLARED", "1").env("LEDGER", ledger.0.path().join("ledger"));
-    assert_eq!(command.status().expect("the binary starts").code(), Some(0));
-    assert_eq!(fs::read_to_string(ledger.0.path().join("ledger")).expect("the ledger"), "a\nb\nc\n");
-}
-
 #[test]
 fn arguments_environment_outputs_and_passed_variables_move_the_key() {
     let stage = |params: &str| format!("[stage.a]\nuses = \"command\"\nparams = {{ {params} }}\n");
@@ -158,21 +44,6 @@ fn arguments_environment_outputs_and_passed_variables_move_the_key() {
         fingerprint(all[10].0, None),
         fingerprint(r#"run = ["p", "alpha", "beta"], pass_env = ["OTHER"]"#, None)
     );
-}
-
-#[test]
-fn an_edited_result_is_restored_also_when_size_and_time_are_as_before() {
-    let ledger = Ledger::new();
-    ledger.run(&[]);
-    let path = ledger.0.path().join("out/p/b/number.txt");
-    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("a time");
-    fs::write(&path, "7\n").expect("a result");
-    fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("a time");
-    assert_eq!(ledger.run(&[]), "");
-    assert_eq!(fs::read_to_string(path).expect("a result"), "6\n");
-    // What is made from it now is made from the right bytes.
-    assert_eq!(ledger.run(&["--set", "stage.c.params.outputs.text=text.txt", "--force=c"]), "c");
-    assert_eq!(ledger.text(), "6\nend\n");
 }
 
 #[test]
@@ -512,23 +383,4 @@ Finished N stage in N s: N ran
 ";
     assert_eq!(run(&["--force"]), expected);
     bench.run(&["status", "p.toml"]);
-}
-
-#[test]
-fn many_runs_at_once_execute_every_command_once() {
-    let ledger = Ledger::new();
-    let ran: String = std::thread::scope(|scope| {
-        let file = ledger.0.path().join("ledger");
-        let runs: Vec<_> = (0..6)
-            .map(|_| {
-                let mut command = ledger.0.command(&["run", "p.toml", "--quiet"]);
-                command.env("LEDGER", &file);
-                scope.spawn(move || assert_eq!(command.status().expect("it starts").code(), Some(0)))
-            })
-            .collect();
-        runs.into_iter().for_each(|run| run.join().expect("a run that ends well"));
-        fs::read_to_string(file).expect("the ledger")
-    });
-    assert_eq!(ran, "a\nb\nc\n");
-    assert_eq!(ledger.text(), "6\nend\n");
 }

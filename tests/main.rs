@@ -18,6 +18,7 @@ mod mistakes;
 mod pipeline_files;
 mod running;
 mod selection;
+mod staleness;
 mod support;
 mod sweeps;
 mod watching;

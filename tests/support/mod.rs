@@ -1,5 +1,6 @@
 //! Runs the binary in a folder of its own and compares everything it says.
 
+pub(crate) mod ledger;
 pub(crate) mod runs;
 
 use std::path::Path;
