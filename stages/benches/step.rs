@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use dfdx::prelude::Cpu;
-use spdflow_kernels::faithfulness::transpose;
 use spdflow_kernels::philox::{Stream, normal};
+use spdflow_kernels::transpose::transposed;
 use spdflow_stages::artifact::tensors::{Tensor, Tensors};
 use spdflow_stages::data::{Generation, InputDistribution, SparseFeatures};
 use spdflow_stages::decomposition::config::DecomposeParams;
@@ -181,7 +181,7 @@ fn random_state(target: &TargetConfig) -> Tensors {
                     draw(0, &mut data);
                     scale = (shape[0].max(shape[1]) as f32).sqrt().recip();
                     if name == UNEMBEDDING {
-                        data = transpose(&data, shape[1], shape[0]);
+                        data = transposed(&data, shape[1], shape[0]);
                     }
                 }
                 _ => draw(index as u32, &mut data),

@@ -2,6 +2,7 @@
 //!
 //! `W [d_out, d_in]`, `V [d_in, C]`, `U [C, d_out]`. The weight difference is what the delta component carries.
 
+use crate::transpose::transposed;
 use crate::{Store, linear, squared_error};
 
 /// A site's matrices.
@@ -39,22 +40,12 @@ impl Site<'_> {
     #[must_use]
     pub fn weight_delta(&self) -> Vec<f32> {
         let components = self.components();
-        let v_transposed = transpose(self.v, self.d_in, components);
+        let v_transposed = transposed(self.v, self.d_in, components);
         let mut product = vec![0.0; self.w.len()];
         let shape = [self.d_out, components, self.d_in];
         linear::apply_transposed(self.u, &v_transposed, &mut product, shape, Store::Write);
         self.w.iter().zip(&product).map(|(w, product)| w - product).collect()
     }
-}
-
-/// Returns the matrix `[rows, cols]` as `[cols, rows]`.
-#[must_use]
-pub fn transpose(matrix: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(matrix.len());
-    for c in 0..cols {
-        out.extend((0..rows).map(|r| matrix[r * cols + c]));
-    }
-    out
 }
 
 /// Returns the sum of squared differences.
@@ -74,12 +65,12 @@ pub fn backward(site: Site<'_>, grad_out: f32, grad_v: &mut [f32], grad_u: &mut 
     let components = site.components();
     assert_eq!((grad_v.len(), grad_u.len()), (site.v.len(), site.u.len()), "faithfulness: gradients");
     let upstream: Vec<f32> = site.weight_delta().iter().map(|delta| -2.0 * grad_out * delta).collect();
-    let v_transposed = transpose(site.v, site.d_in, components);
+    let v_transposed = transposed(site.v, site.d_in, components);
     let shape = [components, site.d_out, site.d_in];
     linear::outer(&v_transposed, &upstream, grad_u, shape, Store::Add);
     let mut grad_v_transposed = vec![0.0; site.v.len()];
     linear::apply(site.u, &upstream, &mut grad_v_transposed, shape, Store::Write);
-    for (grad, term) in grad_v.iter_mut().zip(transpose(&grad_v_transposed, components, site.d_in)) {
+    for (grad, term) in grad_v.iter_mut().zip(transposed(&grad_v_transposed, components, site.d_in)) {
         *grad += term;
     }
 }

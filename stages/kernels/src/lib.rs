@@ -17,6 +17,7 @@
 //! needs that gradient.
 
 pub mod adamw;
+pub mod ascent;
 pub mod attention;
 pub mod bf16;
 pub mod ci_mlp;
@@ -39,10 +40,12 @@ pub mod rows;
 pub mod sequence;
 pub mod sigmoid;
 pub mod simd;
+pub mod sparse;
 pub mod squared_error;
 mod store;
 pub mod sum;
 #[cfg(test)]
 mod testing;
+pub mod transpose;
 
 pub use store::Store;

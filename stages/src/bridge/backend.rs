@@ -3,8 +3,6 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! [`Gradient`]s they are given, or write those that are fresh; `None` means nobody needs that gradient.
 
-use std::sync::Arc;
-
 use dfdx::prelude::{Device, HasErr, Storage};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
@@ -13,6 +11,7 @@ use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
 use super::sequence::SequenceKernels;
+use super::site_views::{SiteGradients, SiteViews};
 
 /// A matrix on a device, row-major. Scalars are `(1, 1)`, vectors over the batch `(1, R)`. Cloning shares the data.
 pub struct Array<D: Buffers> {
@@ -90,76 +89,6 @@ pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sy
     fn recycle_gradient(gradient: GradientBuffer<Self>);
 }
 
-/// The masks of a site's components as views; see `spdflow_kernels::masked_site::Mask`.
-pub enum MaskView<D: Buffers> {
-    /// All on.
-    Ones,
-    /// One mask for all rows, `[C]`.
-    PerComponent(D::View),
-    /// `[C, R]`.
-    Full(D::View),
-    /// Between the importances and one.
-    Between {
-        /// The lower causal importances, `[C, R]`.
-        importance: D::View,
-        /// How far towards one.
-        source: SourceView<D>,
-    },
-}
-
-/// The sources of masks; see `spdflow_kernels::masked_site::Source`.
-pub enum SourceView<D: Buffers> {
-    /// `[C, R]`.
-    Given(D::View),
-    /// `[C]`.
-    Shared(D::View),
-    /// Uniform draws.
-    Drawn {
-        /// Which ones.
-        stream: Stream,
-        /// The number of each row in the whole batch, `[R]`.
-        rows: Arc<[u32]>,
-    },
-}
-
-/// The inputs of a masked site as views; see `spdflow_kernels::masked_site`.
-pub struct SiteViews<D: Buffers> {
-    /// Rows of the batch.
-    pub rows: usize,
-    /// `Vᵀx`.
-    pub activations: D::View,
-    /// The components' masks.
-    pub mask: MaskView<D>,
-    /// U.
-    pub u: D::View,
-    /// `Wx`.
-    pub frozen: Option<D::View>,
-    /// The delta component's mask.
-    pub delta_mask: Option<D::View>,
-    /// Which rows go through the components.
-    pub routing: Option<D::View>,
-    /// The target's bias.
-    pub bias: Option<D::View>,
-}
-
-/// Where a masked site's gradients go.
-pub struct SiteGradients<'a, D: Buffers> {
-    /// `Vᵀx`.
-    pub activations: Option<&'a mut Gradient<D>>,
-    /// A mask that is given.
-    pub mask: Option<&'a mut Gradient<D>>,
-    /// The causal importances.
-    pub importance: Option<&'a mut Gradient<D>>,
-    /// Sources that are given.
-    pub source: Option<&'a mut Gradient<D>>,
-    /// U.
-    pub u: Option<&'a mut Gradient<D>>,
-    /// `Wx`.
-    pub frozen: Option<&'a mut Gradient<D>>,
-    /// The delta component's mask.
-    pub delta_mask: Option<&'a mut Gradient<D>>,
-}
-
 /// The operations. Shapes are `(features, rows)` of the result unless said otherwise.
 #[allow(clippy::too_many_arguments)]
 pub trait Kernels: Buffers {
@@ -206,6 +135,16 @@ pub trait Kernels: Buffers {
         grad_out: &GradientBuffer<Self>,
         grad_a: Option<&mut Gradient<Self>>,
         grad_b: Option<&mut Gradient<Self>>,
+    ) -> DeviceResult<(), Self>;
+
+    /// The transpose of a matrix; `shape` is that of the result.
+    fn transpose(&self, x: &Self::View, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
+    /// Gradient of [`Kernels::transpose`].
+    fn transpose_backward(
+        &self,
+        shape: (usize, usize),
+        grad_out: &GradientBuffer<Self>,
+        grad_x: &mut Gradient<Self>,
     ) -> DeviceResult<(), Self>;
 
     /// `x ⊙ s` with a factor for each row.

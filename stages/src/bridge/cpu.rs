@@ -10,15 +10,16 @@ use spdflow_kernels::importance_minimality::{self, Constants};
 use spdflow_kernels::masked_site;
 use spdflow_kernels::philox::{self, Stream};
 use spdflow_kernels::sigmoid::{self, Sigmoid};
-use spdflow_kernels::{Store, bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error, sum};
-
-use super::backend::{
-    Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels, SiteGradients, SiteViews,
+use spdflow_kernels::{
+    Store, ascent, bf16, ci_mlp, faithfulness, gelu, linear, relu, rows, squared_error, sum, transpose,
 };
+
+use super::backend::{Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels};
 use super::cpu_memory::written;
 use super::cpu_site::{site, site_gradients};
 use super::graph::DeviceResult;
 use super::pool::Pooled;
+use super::site_views::{SiteGradients, SiteViews};
 
 type Grad = GradientBuffer<Cpu>;
 
@@ -90,6 +91,21 @@ impl Kernels for Cpu {
         if let Some((grad_b, store)) = grad_b.map(Gradient::parts) {
             linear::apply_transposed(grad_out, a, grad_b, [n, m, d], store);
         }
+        Ok(())
+    }
+
+    fn transpose(&self, x: &Self::View, (n, m): (usize, usize)) -> DeviceResult<Array<Self>, Self> {
+        written((n, m), |out| transpose::transpose(x, m, n, out, Store::Write))
+    }
+
+    fn transpose_backward(
+        &self,
+        (n, m): (usize, usize),
+        grad_out: &Grad,
+        grad_x: &mut Gradient<Self>,
+    ) -> DeviceResult<(), Self> {
+        let (grad_x, store) = grad_x.parts();
+        transpose::transpose(grad_out, n, m, grad_x, store);
         Ok(())
     }
 
@@ -442,7 +458,7 @@ impl Kernels for Cpu {
         cols: usize,
         to: &mut Self::Buffer,
     ) -> DeviceResult<(), Self> {
-        *to = faithfulness::transpose(from, rows, cols);
+        transpose::transpose(from, rows, cols, to, Store::Write);
         Ok(())
     }
 
@@ -457,18 +473,7 @@ impl Kernels for Cpu {
         step: f32,
         shape: (usize, usize),
     ) -> DeviceResult<Array<Self>, Self> {
-        let ascend = |(s, g): (&f32, &f32)| {
-            // sign(0) = 0: where the loss does not depend on a source, the source stays.
-            let direction = if *g > 0.0 {
-                1.0
-            } else if *g < 0.0 {
-                -1.0
-            } else {
-                0.0
-            };
-            (s + step * direction).clamp(0.0, 1.0)
-        };
-        self.upload(source.iter().zip(gradient.iter()).map(ascend).collect(), shape)
+        written(shape, |out| ascent::ascend(source, gradient, step, out))
     }
 }
 

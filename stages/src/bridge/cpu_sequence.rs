@@ -6,6 +6,7 @@ use dfdx::prelude::Cpu;
 use spdflow_kernels::{attention, divergence, embedding, layer_norm, sequence};
 
 use super::backend::{Array, Buffers, Gradient, GradientBuffer};
+use super::cpu_memory::written;
 use super::graph::DeviceResult;
 use super::pool::Pooled;
 use super::sequence::SequenceKernels;
@@ -62,6 +63,27 @@ impl SequenceKernels for Cpu {
     ) -> DeviceResult<(), Self> {
         let [grad_q, grad_k, grad_v] = grads.map(|grad| grad.map(Gradient::sum));
         attention::backward(q, k, v, grad_out, attention::Gradients { q: grad_q, k: grad_k, v: grad_v }, layout);
+        Ok(())
+    }
+
+    fn attention_last(
+        &self,
+        [q, k, v]: [&Self::View; 3],
+        layout: attention::Shape,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self> {
+        written(shape, |y| attention::forward_last(q, k, v, y, layout))
+    }
+
+    fn attention_last_backward(
+        &self,
+        [q, k, v]: [&Self::View; 3],
+        layout: attention::Shape,
+        grad_out: &Grad,
+        grads: [Option<&mut Gradient<Self>>; 3],
+    ) -> DeviceResult<(), Self> {
+        let [q_to, k_to, v_to] = grads.map(|grad| grad.map(Gradient::sum));
+        attention::backward_last(q, k, v, grad_out, attention::Gradients { q: q_to, k: k_to, v: v_to }, layout);
         Ok(())
     }
 

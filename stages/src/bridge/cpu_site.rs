@@ -3,7 +3,8 @@
 use dfdx::prelude::Cpu;
 use spdflow_kernels::masked_site::{Gradients, Inputs, Mask, Source};
 
-use super::backend::{Gradient, MaskView, SiteGradients, SiteViews, SourceView};
+use super::backend::Gradient;
+use super::site_views::{MaskView, SiteGradients, SiteViews, SourceView};
 
 /// Returns the gradients as slices.
 pub(super) fn site_gradients<'a>(grads: SiteGradients<'a, Cpu>) -> Gradients<'a> {

@@ -19,16 +19,17 @@ mod cpu_memory;
 mod cpu_sequence;
 mod cpu_site;
 mod factored;
+mod gradients;
 mod graph;
 mod ops;
 mod pool;
 mod sequence;
+mod site_views;
 mod slot;
 
-pub use backend::{
-    Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels, MaskView, SiteGradients, SiteViews,
-    SourceView,
-};
+pub use backend::{Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels};
+pub use gradients::sum_gradients;
 pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};
 pub use sequence::SequenceKernels;
+pub use site_views::{MaskView, SiteGradients, SiteViews, SourceView};

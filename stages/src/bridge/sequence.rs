@@ -45,6 +45,21 @@ pub trait SequenceKernels: Buffers {
         grad_out: &GradientBuffer<Self>,
         grads: [Option<&mut Gradient<Self>>; 3],
     ) -> DeviceResult<(), Self>;
+    /// Causal attention of the last position of each sequence, with their queries `(features, sequences)` alone.
+    fn attention_last(
+        &self,
+        qkv: [&Self::View; 3],
+        layout: attention::Shape,
+        shape: (usize, usize),
+    ) -> DeviceResult<Array<Self>, Self>;
+    /// Gradients of [`SequenceKernels::attention_last`].
+    fn attention_last_backward(
+        &self,
+        qkv: [&Self::View; 3],
+        layout: attention::Shape,
+        grad_out: &GradientBuffer<Self>,
+        grads: [Option<&mut Gradient<Self>>; 3],
+    ) -> DeviceResult<(), Self>;
     /// How much every position attends to every other, `[sequences, heads, length, length]`; for looking at.
     fn attention_weights(
         &self,

@@ -51,14 +51,13 @@ impl Batch {
     /// or four threads have equal work.
     #[must_use]
     pub fn split(self, width: usize) -> Vec<Self> {
-        let sequences = self.rows.len() / self.sequence_length;
-        let parts = self.rows.len().div_ceil(width.max(1));
-        if parts < 2 {
+        let length = self.sequence_length;
+        // A width of less than a sequence still takes one.
+        let parts = parts_of(self.rows.len() / length, self.rows.len().div_ceil(width.max(1)), 1);
+        if parts.len() < 2 {
             return vec![self];
         }
-        let each = sequences.div_ceil(parts.next_multiple_of(4)) * self.sequence_length;
-        let starts = (0..self.rows.len()).step_by(each);
-        starts.map(|start| self.part(start..(start + each).min(self.rows.len()))).collect()
+        parts.into_iter().map(|part| self.part(part.start * length..part.end * length)).collect()
     }
 
     fn part(&self, rows: Range<usize>) -> Self {
@@ -93,6 +92,21 @@ impl Batch {
         let rows = keep.iter().map(|row| self.rows[*row]).collect();
         Self { input, rows, counts: Some(counts), ..self }
     }
+}
+
+/// Returns `0..count` in parts of at most about `width`, nearly equal multiples of `unit`. Several parts are a multiple
+/// of four as far as that can be, so that two or four threads have equal work.
+#[must_use]
+pub fn parts(count: usize, width: usize, unit: usize) -> Vec<Range<usize>> {
+    parts_of(count, count.div_ceil(width.max(1)), unit)
+}
+
+fn parts_of(count: usize, parts: usize, unit: usize) -> Vec<Range<usize>> {
+    if parts < 2 {
+        return vec![0..count];
+    }
+    let each = count.div_ceil(parts.next_multiple_of(4)).next_multiple_of(unit).max(1);
+    (0..count).step_by(each).map(|start| start..(start + each).min(count)).collect()
 }
 
 #[cfg(test)]

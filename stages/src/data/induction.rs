@@ -3,6 +3,8 @@
 //! A sequence is `BOS … S M … S`: random tokens, among them once the induction token S followed by a token M to
 //! remember, and S again at the end. What comes next is M, and only attention can find it.
 
+use std::ops::Range;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spdflow_kernels::philox::{Stream, uniform};
@@ -73,7 +75,15 @@ impl InductionSequences {
     /// `stream.index` is overwritten: it tells the kinds of draws apart.
     #[must_use]
     pub fn sequences(&self, stream: Stream, n: usize) -> Sequences {
-        let rows: Vec<u32> = (0..u32::try_from(n).expect("a batch has fewer than 2^32 sequences")).collect();
+        self.part(stream, 0..n)
+    }
+
+    /// Returns the sequences of these numbers among those that belong to `stream`.
+    #[must_use]
+    pub fn part(&self, stream: Stream, numbers: Range<usize>) -> Sequences {
+        let n = numbers.len();
+        let number = |row: usize| u32::try_from(row).expect("a batch has fewer than 2^32 sequences");
+        let rows: Vec<u32> = numbers.map(number).collect();
         let draw = |index: u32, features: usize, first: usize, choices: usize| -> Vec<u32> {
             let mut out = vec![0.0; features * n];
             uniform(Stream { index, ..stream }, features, &rows, &mut out);

@@ -6,7 +6,7 @@ mod induction;
 mod labels;
 mod sparse_features;
 
-pub use batch::Batch;
+pub use batch::{Batch, parts};
 pub use distribution::InputDistribution;
 pub use induction::{InductionDraws, InductionSequences, Sequences};
 pub use labels::{LabelFunction, Labels};

@@ -1,8 +1,11 @@
 //! Sparse feature vectors, the data of the toy models (spec section 1.5).
 
+use std::ops::Range;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spdflow_kernels::philox::{Stream, uniform};
+use spdflow_kernels::sparse;
 
 use super::Batch;
 
@@ -112,7 +115,15 @@ impl SparseFeatures {
     /// `stream.index` is overwritten: it tells the kinds of draws apart.
     #[must_use]
     pub fn batch(&self, stream: Stream, positions: usize) -> Batch {
-        let rows: Vec<u32> = (0..u32::try_from(positions).expect("a batch has fewer than 2^32 rows")).collect();
+        self.part(stream, 0..positions)
+    }
+
+    /// Returns the rows of these numbers of the batch that belongs to `stream`, as a batch of their own.
+    #[must_use]
+    pub fn part(&self, stream: Stream, numbers: Range<usize>) -> Batch {
+        let positions = numbers.len();
+        let number = |row: usize| u32::try_from(row).expect("a batch has fewer than 2^32 rows");
+        let rows: Vec<u32> = numbers.map(number).collect();
         let draw = |index: u32, features: usize| {
             let mut out = vec![0.0; features * positions];
             uniform(Stream { index, ..stream }, features, &rows, &mut out);
@@ -128,7 +139,7 @@ impl SparseFeatures {
             },
             Some(active) => FeatureDraws { value: draw(0, active), order: draw(2, n), ..FeatureDraws::default() },
         };
-        Batch::dense(self.assemble(&draws, positions), n, positions)
+        Batch { rows, ..Batch::dense(self.assemble(&draws, positions), n, positions) }
     }
 
     /// Returns [`SparseFeatures::batch`] with its all-zero rows counted, [`Batch::compact`], without making those rows.
@@ -208,9 +219,7 @@ impl SparseFeatures {
         }
         assert_eq!((draws.value.len(), draws.active.len()), (n * positions, n * positions), "draws of sparse features");
         let probability = self.feature_probability as f32;
-        for ((out, value), active) in out.iter_mut().zip(&draws.value).zip(&draws.active) {
-            *out = if *active < probability { scale(*value) } else { 0.0 };
-        }
+        sparse::features(&draws.value, &draws.active, probability, self.value_range, &mut out);
         for (group, fresh) in self.synced_inputs.iter().zip(&draws.synced) {
             for row in 0..positions {
                 if group.iter().any(|feature| out[feature * positions + row] != 0.0) {

@@ -19,6 +19,9 @@ use crate::solution::{
 /// The size of a subnet above which the paper counts a component of a toy model of superposition (spec section 5.11).
 const TMS_THRESHOLD: f64 = 0.017;
 
+/// The Frobenius norm above which it counts one of a hidden layer.
+const TMS_HIDDEN_THRESHOLD: f64 = 0.009;
+
 /// Returns the numbers by name.
 ///
 /// # Errors
@@ -41,6 +44,10 @@ pub(super) fn headline<D: Backend>(
     for (name, (v, u)) in &components {
         let chosen = params.evaluation.significance_threshold;
         let (sizes, threshold) = match target {
+            TargetConfig::Tms(_) if name.starts_with("hidden_layers.") => {
+                let chosen = params.evaluation.hidden_significance_threshold;
+                (frobenius_norms(v, u), chosen.or(Some(TMS_HIDDEN_THRESHOLD)))
+            }
             TargetConfig::Tms(_) => (subnet_sizes(v, u), chosen.or(Some(TMS_THRESHOLD))),
             TargetConfig::ResidMlp(_) | TargetConfig::InductionHead(_) => (frobenius_norms(v, u), chosen),
         };

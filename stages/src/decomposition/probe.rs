@@ -1,6 +1,6 @@
 //! Causal importances on one feature at a time: the probe behind the pictures and the identity error (spec 5.9, 5.10).
 
-use spdflow_kernels::faithfulness::transpose;
+use spdflow_kernels::transpose::transposed;
 
 use super::causal_importance::Importance;
 use super::model::{ComponentModel, Leaves};
@@ -48,5 +48,5 @@ fn site_ci<D: Backend>(site: &str, importance: &Importance<D>) -> SiteCi {
 /// Returns `(features, R)` as a matrix with one row for each row of the batch.
 pub fn by_row<D: Backend>(values: &Var<D>) -> Matrix {
     let (features, rows) = values.shape();
-    Matrix::new(rows, features, transpose(&values.to_vec(), features, rows))
+    Matrix::new(rows, features, transposed(&values.to_vec(), features, rows))
 }

@@ -11,7 +11,7 @@ use super::draws::Draws;
 use super::loss::{Extent, LossConfig};
 use super::model::{ComponentModel, Leaves};
 use super::step::{Step, StepSettings};
-use crate::bridge::{Array, Backend, DeviceResult, Gradient, GradientBuffer, Graph, Precision, Var};
+use crate::bridge::{Array, Backend, DeviceResult, GradientBuffer, Graph, Precision, Var, sum_gradients};
 use crate::data::Batch;
 
 /// Elements of all sites' component activations in one part, about.
@@ -95,13 +95,7 @@ impl<D: Backend> ShardSums<D> {
         if let (Some(l0), Some(more)) = (&mut self.l0, &other.l0) {
             add(l0, more);
         }
-        let sum = |(gradient, more)| {
-            let mut sum = Gradient::of(device, gradient);
-            device.add_backward(&more, &mut sum)?;
-            D::recycle_gradient(more);
-            Ok(sum.into_memory())
-        };
-        self.gradients = self.gradients.drain(..).zip(other.gradients).map(sum).collect::<DeviceResult<_, D>>()?;
+        self.gradients = sum_gradients(device, std::mem::take(&mut self.gradients), other.gradients)?;
         Ok(())
     }
 }

@@ -108,13 +108,14 @@ fn every_experiment_of_the_reference_becomes_the_shipped_pipeline() {
     let also = r#"[{"coeff":0.0,"kind":"faithfulness"},{"coeff":0.0,"kind":"unmasked_recon"},{"coeff":0.0,"kind":"ci_masked_recon"},{"coeff":0.0,"kind":"stochastic_hidden_acts_recon"}]"#;
     let more_losses = format!("decompose.evaluation.losses: {hidden} instead of {also}");
     let threshold = "decompose.evaluation.significance_threshold: null instead of 0.03".to_owned();
+    let hidden_threshold = "decompose.evaluation.hidden_significance_threshold: null instead of 0.0115".to_owned();
     let of_heads = [
         "decompose.evaluation.alive_threshold: 0.0 instead of 0.1",
         r#"decompose.evaluation.metrics: [] instead of [{"kind":"ce_and_kl","rounding_threshold":0.0}]"#,
     ];
     let expected: [(&str, Vec<String>); 8] = [
         ("tms_5-2", vec![more_losses.clone()]),
-        ("tms_5-2-id", vec![more_losses.clone(), threshold]),
+        ("tms_5-2-id", vec![more_losses.clone(), hidden_threshold, threshold]),
         ("tms_40-10", vec![more_losses.clone()]),
         ("tms_40-10-id", vec![more_losses]),
         ("resid_mlp1", vec![]),

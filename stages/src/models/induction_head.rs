@@ -159,6 +159,35 @@ struct Block<D: Backend> {
     positions: Option<Var<D>>,
 }
 
+impl<D: Backend> Block<D> {
+    /// Returns queries or keys of all positions with these added.
+    fn at_positions(&self, graph: &Graph<D>, x: Var<D>) -> DeviceResult<Var<D>, D> {
+        self.positions.as_ref().map_or_else(|| Ok(x.clone()), |positions| graph.add_to_positions(&x, positions))
+    }
+
+    /// Returns the residual stream `x` with what attention has `mixed`, and everything else the block does.
+    fn after_attention(
+        &self,
+        graph: &Graph<D>,
+        x: &Var<D>,
+        mixed: &Var<D>,
+        run: &mut RunModule<'_, D>,
+    ) -> DeviceResult<Var<D>, D> {
+        let mut x = graph.add(x, &run(self.first + 3, mixed)?)?;
+        if let Some([[scale, shift], _]) = &self.norms {
+            x = graph.layer_norm(&x, scale, shift)?;
+        }
+        if self.has_ff {
+            let inner = graph.gelu(&run(self.first + 4, &x)?)?;
+            x = graph.add(&x, &run(self.first + 5, &inner)?)?;
+            if let Some([_, [scale, shift]]) = &self.norms {
+                x = graph.layer_norm(&x, scale, shift)?;
+            }
+        }
+        Ok(x)
+    }
+}
+
 /// The model with weights on a device.
 pub struct InductionHead<D: Backend> {
     config: InductionHeadConfig,
@@ -266,26 +295,44 @@ impl<D: Backend> InductionHead<D> {
     ) -> DeviceResult<Var<D>, D> {
         let mut x = run(0, tokens)?;
         for block in &self.blocks {
-            let [mut q, mut k, v] = [run(block.first, &x)?, run(block.first + 1, &x)?, run(block.first + 2, &x)?];
-            if let Some(positions) = &block.positions {
-                q = graph.add_to_positions(&q, positions)?;
-                k = graph.add_to_positions(&k, positions)?;
-            }
-            let mixed = graph.attention([&q, &k, &v], self.config.n_heads, self.config.seq_len)?;
-            look(QueriesAndKeys { queries: q, keys: k });
-            x = graph.add(&x, &run(block.first + 3, &mixed)?)?;
-            if let Some([[scale, shift], _]) = &block.norms {
-                x = graph.layer_norm(&x, scale, shift)?;
-            }
-            if block.has_ff {
-                let inner = graph.gelu(&run(block.first + 4, &x)?)?;
-                x = graph.add(&x, &run(block.first + 5, &inner)?)?;
-                if let Some([_, [scale, shift]]) = &block.norms {
-                    x = graph.layer_norm(&x, scale, shift)?;
-                }
-            }
+            x = self.run_block(graph, block, &x, run, look)?;
         }
         Ok(x)
+    }
+
+    fn run_block(
+        &self,
+        graph: &Graph<D>,
+        block: &Block<D>,
+        x: &Var<D>,
+        run: &mut RunModule<'_, D>,
+        look: &mut dyn FnMut(QueriesAndKeys<D>),
+    ) -> DeviceResult<Var<D>, D> {
+        let [q, k, v] = [run(block.first, x)?, run(block.first + 1, x)?, run(block.first + 2, x)?];
+        let (q, k) = (block.at_positions(graph, q)?, block.at_positions(graph, k)?);
+        let mixed = graph.attention([&q, &k, &v], self.config.n_heads, self.config.seq_len)?;
+        look(QueriesAndKeys { queries: q, keys: k });
+        block.after_attention(graph, x, &mixed, run)
+    }
+
+    /// Returns [`InductionHead::residual`] at the last position of each sequence, `(d, sequences)`: of the last block
+    /// nothing else is computed.
+    fn last_residual(&self, graph: &Graph<D>, tokens: &Var<D>, run: &mut RunModule<'_, D>) -> DeviceResult<Var<D>, D> {
+        let length = self.config.seq_len;
+        let mut x = run(0, tokens)?;
+        let Some((block, others)) = self.blocks.split_last() else { return graph.last_positions(&x, length) };
+        for block in others {
+            x = self.run_block(graph, block, &x, run, &mut |_| ())?;
+        }
+        let last = graph.last_positions(&x, length)?;
+        let mut q = run(block.first, &last)?;
+        if let Some(positions) = &block.positions {
+            q = graph.add_to_positions(&q, &graph.last_positions(positions, length)?)?;
+        }
+        let k = block.at_positions(graph, run(block.first + 1, &x)?)?;
+        let v = run(block.first + 2, &x)?;
+        let mixed = graph.attention_last([&q, &k, &v], self.config.n_heads, length)?;
+        block.after_attention(graph, &last, &mixed, run)
     }
 
     fn unembed(&self, graph: &Graph<D>, x: &Var<D>, run: &mut RunModule<'_, D>) -> DeviceResult<Var<D>, D> {
@@ -302,8 +349,8 @@ impl<D: Backend> InductionHead<D> {
     /// The device's.
     pub fn last_logits(&self, graph: &Graph<D>, tokens: &Var<D>) -> DeviceResult<Var<D>, D> {
         let mut run = |module: usize, x: &Var<D>| run_module(self, graph, module, x);
-        let x = self.residual(graph, tokens, &mut run, &mut |_| ())?;
-        self.unembed(graph, &graph.last_positions(&x, self.config.seq_len)?, &mut run)
+        let x = self.last_residual(graph, tokens, &mut run)?;
+        self.unembed(graph, &x, &mut run)
     }
 
     /// Returns how much each position attends to each other, block by block: `[sequences, heads, seq_len, seq_len]`.

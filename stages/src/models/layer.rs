@@ -4,8 +4,6 @@
 //! of the vocabulary, so that V is `[vocab, C]`, the product looks up a row, and everything else is as for a linear map.
 //! A Conv1D of the Hugging Face models is a linear map that is stored transposed.
 
-use spdflow_kernels::faithfulness::transpose;
-
 use super::Linear;
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
 
@@ -44,7 +42,7 @@ impl<D: Backend> Linear<D> {
     /// # Errors
     /// The device's.
     pub fn from_conv1d(graph: &Graph<D>, weight: &Var<D>, bias: Option<Var<D>>) -> DeviceResult<Self, D> {
-        Ok(Self::new(transposed(graph, weight)?, bias))
+        Ok(Self::new(graph.transpose(weight)?, bias))
     }
 }
 
@@ -74,7 +72,7 @@ impl<D: Backend> Layer<D> {
     pub fn matrix(&self, graph: &Graph<D>) -> DeviceResult<Var<D>, D> {
         match self {
             Self::Linear(linear) => Ok(linear.weight.clone()),
-            Self::Embedding(embedding) => transposed(graph, &embedding.table),
+            Self::Embedding(embedding) => graph.transpose(&embedding.table),
         }
     }
 
@@ -127,9 +125,4 @@ impl LayerKind {
             Self::Embedding => graph.embed(v, x),
         }
     }
-}
-
-pub(super) fn transposed<D: Backend>(graph: &Graph<D>, matrix: &Var<D>) -> DeviceResult<Var<D>, D> {
-    let (rows, cols) = matrix.shape();
-    graph.upload(transpose(&matrix.to_vec(), rows, cols), (cols, rows))
 }

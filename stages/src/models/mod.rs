@@ -116,12 +116,12 @@ impl<D: Backend> Linear<D> {
         Self { weight, bias, transposed: None }
     }
 
-    /// Returns the layer whose products stay factored ([`Graph::factored`]); its weight must be a constant.
+    /// Returns the layer whose products stay factored ([`Graph::factored`]).
     ///
     /// # Errors
     /// The device's.
     pub fn factored(graph: &Graph<D>, weight: Var<D>) -> DeviceResult<Self, D> {
-        let transposed = layer::transposed(graph, &weight)?;
+        let transposed = graph.transpose(&weight)?;
         Ok(Self { weight, bias: None, transposed: Some(transposed) })
     }
 

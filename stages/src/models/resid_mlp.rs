@@ -131,16 +131,22 @@ impl<D: Backend> ResidMlp<D> {
     /// [`StageError::Failed`] if a tensor is missing or has the wrong shape.
     pub fn load(config: ResidMlpConfig, device: &D, state: &Tensors) -> Result<Self, StageError> {
         let values = constants(device, state, config.tensors())?;
-        let mut model = Self::new(config, values);
-        let failed = |error: D::Err| StageError::failed(format!("{error:?}"));
-        if !model.config.out_bias {
-            let graph = Graph::detached(device);
-            for module in model.modules.iter_mut().skip(1).step_by(2) {
-                let weight = module.layer.matrix(&graph).map_err(failed)?;
-                module.layer = Linear::factored(&graph, weight).map_err(failed)?.into();
+        let model = Self::new(config, values).factored(&Graph::detached(device));
+        model.map_err(|error| StageError::failed(format!("{error:?}")))
+    }
+
+    /// Returns the model with what its neurons write left as products, where no bias is in the way.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn factored(mut self, graph: &Graph<D>) -> DeviceResult<Self, D> {
+        if !self.config.out_bias {
+            for module in self.modules.iter_mut().skip(1).step_by(2) {
+                let weight = module.layer.matrix(graph)?;
+                module.layer = Linear::factored(graph, weight)?.into();
             }
         }
-        Ok(model)
+        Ok(self)
     }
 
     /// Returns `W_E` `(n_features, d_embed)`.

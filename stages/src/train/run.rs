@@ -1,16 +1,21 @@
 //! One training of a target from its first step to its last, with records and checkpoints.
 //!
-//! What differs between kinds of targets is the [`Objective`]: a loss on the batch that belongs to a stream of draws.
+//! What differs between kinds of targets is the [`Objective`]: a loss on the batch that belongs to a stream of draws. A
+//! batch may be computed in parts, side by side; losses and gradients are summed in their order.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::prelude::*;
 use spdflow_engine::kind::{ParamIssue, StageContext, StageError};
+use spdflow_kernels::parallel;
 use spdflow_kernels::philox::Stream;
 
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensor;
-use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::bridge::{Backend, DeviceResult, GradientBuffer, Graph, Var, sum_gradients};
 use crate::checkpoint::Checkpoints;
+use crate::data::parts;
 use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
 use crate::optimizer::schedule::Schedule;
 use crate::purpose::Purpose;
@@ -19,9 +24,13 @@ use crate::purpose::Purpose;
 const REPORT_EVERY: u64 = 50;
 
 /// What a training minimises.
-pub(super) trait Objective<D: Backend> {
-    /// Returns the loss on the batch that `stream` gives, with the parameters as `leaves`.
-    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream) -> DeviceResult<Var<D>, D>;
+pub(super) trait Objective<D: Backend>: Sync {
+    /// Returns the rows of each part in which a batch is computed, of which there is at least one. They depend on shapes
+    /// alone.
+    fn parts(&self) -> Vec<Range<usize>>;
+
+    /// Returns what `rows` contribute to the loss on the batch that `stream` gives, with the parameters as `leaves`.
+    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream, rows: Range<usize>) -> DeviceResult<Var<D>, D>;
 }
 
 /// How the parameters are trained.
@@ -141,9 +150,11 @@ pub(super) fn train<D: Backend>(
     let mut final_loss = 0.0;
     for batch in 0..recipe.final_batches {
         let stream = Purpose::TargetEvaluation.stream(place.evaluation_seed, batch, 0);
-        let graph = Graph::detached(device);
-        let loss = parameters.leaves(&graph).and_then(|leaves| objective.loss(&graph, &leaves, stream));
-        final_loss += loss.map_err(failed)?.scalar() / f64::from(recipe.final_batches);
+        for rows in objective.parts() {
+            let graph = Graph::detached(device);
+            let loss = parameters.leaves(&graph).and_then(|leaves| objective.loss(&graph, &leaves, stream, rows));
+            final_loss += loss.map_err(failed)?.scalar() / f64::from(recipe.final_batches);
+        }
     }
     metrics.push(recipe.steps, "eval/loss", final_loss);
     Ok(Trained { state: parameters.state(), metrics, final_loss })
@@ -158,13 +169,99 @@ fn update<D: Backend>(
     recipe: Recipe,
     step: u64,
 ) -> DeviceResult<f64, D> {
-    let graph = Graph::recording(device);
-    let leaves = parameters.leaves(&graph)?;
-    let loss = objective.loss(&graph, &leaves, stream)?;
-    let gradients = graph.gradients(&loss, &leaves)?;
+    let (loss, gradients) = loss_and_gradients(device, parameters, objective, stream)?;
     let all = ClipGroup { parameters: 0..parameters.len(), max_norm: None };
     let optimizer = AdamW { weight_decay: recipe.weight_decay, ..AdamW::DEFAULT };
     let learning_rate = recipe.lr.value(step, recipe.steps);
     parameters.update(gradients, &[all], optimizer, learning_rate)?;
-    Ok(loss.scalar())
+    Ok(loss)
+}
+
+/// Returns the loss on a batch and the gradient of each parameter.
+fn loss_and_gradients<D: Backend>(
+    device: &D,
+    parameters: &Parameters<D>,
+    objective: &impl Objective<D>,
+    stream: Stream,
+) -> DeviceResult<(f64, Vec<GradientBuffer<D>>), D> {
+    let values = parameters.values()?;
+    let of_part = |rows: Range<usize>| -> DeviceResult<_, D> {
+        let graph = Graph::recording(device);
+        let leaves = values.iter().map(|value| graph.leaf(value.clone())).collect::<DeviceResult<Vec<_>, D>>()?;
+        let loss = objective.loss(&graph, &leaves, stream, rows)?;
+        Ok((loss.scalar(), graph.gradients(&loss, &leaves)?))
+    };
+    let mut parts = objective.parts();
+    if parts.len() == 1 {
+        return of_part(parts.remove(0));
+    }
+    let parts: Vec<_> = parts.into_par_iter().map(|rows| parallel::on_this_thread(|| of_part(rows))).collect();
+    let mut parts = parts.into_iter();
+    let (mut loss, mut gradients) = parts.next().expect("a batch has a part")?;
+    for part in parts {
+        let (more, of_more) = part?;
+        loss += more;
+        gradients = sum_gradients(device, gradients, of_more)?;
+    }
+    Ok((loss, gradients))
+}
+
+/// Elements of one array of activations in a part, about: an operation's arrays stay near the core.
+const PART_ELEMENTS: usize = 1 << 15;
+
+/// Returns the rows of each part of a batch of `rows` rows, or sequences, of up to `elements` numbers each. Parts are
+/// multiples of `unit`.
+pub(super) fn parts_of(rows: usize, elements: usize, unit: usize) -> Vec<Range<usize>> {
+    parts(rows, (PART_ELEMENTS / elements.max(1)).max(1), unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use dfdx::prelude::Cpu;
+
+    use super::*;
+    use crate::bridge::Buffers;
+
+    /// `Σ_i (w·i)²/2` over the rows of a batch, whose gradient is `w Σ_i i²`.
+    struct Squares(Vec<Range<usize>>);
+
+    impl Objective<Cpu> for Squares {
+        fn parts(&self) -> Vec<Range<usize>> {
+            self.0.clone()
+        }
+
+        fn loss(
+            &self,
+            graph: &Graph<Cpu>,
+            leaves: &[Var<Cpu>],
+            _: Stream,
+            rows: Range<usize>,
+        ) -> DeviceResult<Var<Cpu>, Cpu> {
+            let count = rows.len();
+            let input = graph.upload(rows.map(|i| i as f32).collect(), (1, count))?;
+            let zeros = graph.upload(vec![0.0; count], (1, count))?;
+            graph.combine(&[(0.5, graph.squared_error(&graph.apply(&leaves[0], &input)?, &zeros)?)])
+        }
+    }
+
+    #[test]
+    fn losses_and_gradients_of_parts_are_summed() {
+        let device = Cpu::default();
+        let mut parameters = Parameters::new(&device);
+        parameters.push("w".to_owned(), vec![1, 1], (1, 1), vec![3.0]).expect("enough memory");
+        let stream = Purpose::TargetData.stream(0, 0, 0);
+        for parts in [vec![0..6], vec![0..2, 2..5, 5..6]] {
+            let (loss, gradients) =
+                loss_and_gradients(&device, &parameters, &Squares(parts), stream).expect("enough memory");
+            // 0 + 1 + 4 + 9 + 16 + 25 = 55; 55 · 9 / 2 and 55 · 3.
+            assert_eq!((loss, Cpu::read_gradient(&gradients[0])), (247.5, vec![165.0]));
+        }
+    }
+
+    #[test]
+    fn batches_of_small_models_stay_whole() {
+        assert_eq!(parts_of(1024, 5, 64), [0..1024]);
+        let parts = parts_of(8192, 40, 64);
+        assert_eq!((parts.len(), parts[0].clone(), parts[11].clone()), (12, 0..704, 7744..8192));
+    }
 }

@@ -1,8 +1,8 @@
-//! One head on one sequence. Probabilities are kept by what is looked at, `p[j, i]` for query i and key j, so that every
-//! loop but two runs over consecutive queries.
+//! One head on one sequence. Probabilities are kept by what is looked at, `p[j, i]` for query i and key j, so that loops
+//! run over consecutive queries; sums over queries run over the features of a head instead.
 
 use crate::exponential::exp;
-use crate::lanes::{LANES, sum_over};
+use crate::lanes::LANES;
 use crate::simd::{dispatch, multiply_add};
 
 /// Returns the first query of the tile that query `j` is in: nothing before it looks at key j.
@@ -81,15 +81,49 @@ dispatch! {
     pub(super) fn contract(p: &[f32], x: &[f32], out: &mut [f32], length: usize, rows: usize) = contract_body
 }
 
+/// Keys that are summed side by side; a divisor of the tile, so that they begin in the same one.
+const KEYS: usize = 8;
+
 #[inline(always)]
 fn contract_body<const FUSED: bool>(p: &[f32], x: &[f32], out: &mut [f32], length: usize, rows: usize) {
-    for (f, out) in out.chunks_mut(length.max(1)).enumerate() {
-        let x = &x[f * rows..f * rows + length];
-        for (j, out) in out.iter_mut().enumerate() {
-            let from = tile_of(j);
-            let (p, x) = (&p[j * length + from..(j + 1) * length], &x[from..]);
-            *out += sum_over(p.len(), |i| p[i] * x[i]);
+    // Sixteen features of one query side by side: then no sum runs across lanes.
+    let mut by_query = vec![[0.0_f32; LANES]; length];
+    for (group, out) in out.chunks_mut((LANES * length).max(1)).enumerate() {
+        for (f, _) in out.chunks(length).enumerate() {
+            let x = &x[(group * LANES + f) * rows..][..length];
+            by_query.iter_mut().zip(x).for_each(|(lanes, x)| lanes[f] = *x);
         }
+        let whole = length - length % KEYS;
+        for first in (0..whole).step_by(KEYS) {
+            contract_keys::<FUSED, KEYS>(p, &by_query, out, first);
+        }
+        for first in whole..length {
+            contract_keys::<FUSED, 1>(p, &by_query, out, first);
+        }
+    }
+}
+
+/// The sums of `COUNT` keys from `first` on, all in one tile.
+#[inline(always)]
+fn contract_keys<const FUSED: bool, const COUNT: usize>(
+    p: &[f32],
+    by_query: &[[f32; LANES]],
+    out: &mut [f32],
+    first: usize,
+) {
+    let length = by_query.len();
+    let p = &p[first * length..(first + COUNT) * length];
+    let mut sums = [[0.0_f32; LANES]; COUNT];
+    for (i, x) in by_query.iter().enumerate().skip(tile_of(first)) {
+        for key in 0..COUNT {
+            let weight = p[key * length + i];
+            for lane in 0..LANES {
+                sums[key][lane] = multiply_add::<FUSED>(weight, x[lane], sums[key][lane]);
+            }
+        }
+    }
+    for (f, out) in out.chunks_mut(length).enumerate() {
+        out[first..first + COUNT].iter_mut().zip(&sums).for_each(|(out, sums)| *out += sums[f]);
     }
 }
 

@@ -13,8 +13,11 @@
 //! The backward pass computes the probabilities again: they take `length²` numbers for each head and sequence.
 
 mod cpu;
+mod last;
 #[cfg(test)]
 mod tests;
+
+pub use last::{backward_last, forward_last};
 
 use crate::parallel;
 

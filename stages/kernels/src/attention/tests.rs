@@ -3,11 +3,12 @@
 use super::*;
 use crate::testing::{assert_close, slopes, values, wide};
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     Shape { heads: 1, d_head: 1, sequences: 1, length: 1 },
     Shape { heads: 2, d_head: 3, sequences: 2, length: 5 },
     Shape { heads: 1, d_head: 4, sequences: 3, length: 16 },
     Shape { heads: 3, d_head: 2, sequences: 1, length: 17 },
+    Shape { heads: 1, d_head: 17, sequences: 1, length: 9 },
     Shape { heads: 1, d_head: 2, sequences: 0, length: 4 },
 ];
 

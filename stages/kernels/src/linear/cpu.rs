@@ -87,52 +87,109 @@ pub(super) fn outer(y: &[f32], x: &[f32], g: &mut [f32], [m, n, rows]: [usize; 3
     }
 }
 
-/// `y[i, r] = Σ_j w[i·stride_i + j·stride_j] x[j, r]`, one output feature at a time.
+/// `y[i, r] = Σ_j w[i·stride_i + j·stride_j] x[j, r]`.
 fn small_apply(
     w: &[f32],
     x: &[f32],
     y: &mut [f32],
     [n, rows]: [usize; 2],
-    [stride_i, stride_j]: [usize; 2],
+    strides: [usize; 2],
     store: Store,
     sharing: Sharing,
 ) {
-    if n == 0 {
+    if n == 0 || rows == 0 {
         return store.nothing(y);
     }
     let operations = sharing.operations(y.len() * n);
-    parallel::for_each_row(y, rows, operations, |i, y| combine_rows(&w[i * stride_i..], stride_j, n, x, y, store));
+    if parallel::is_worth_sharing(operations) {
+        parallel::for_each_row(y, rows, operations, |i, y| {
+            combine(&w[i * strides[0]..], strides, n, x, y, rows, store)
+        });
+    } else {
+        combine(w, strides, n, x, y, rows, store);
+    }
 }
 
 dispatch! {
-    fn combine_rows(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32], store: Store) = combine_rows_body
+    fn combine(w: &[f32], strides: [usize; 2], n: usize, x: &[f32], y: &mut [f32], rows: usize, store: Store)
+        = combine_body
+}
+
+/// A tile of rows at a time for all outputs, so that the inputs are read from the first-level cache.
+#[inline(always)]
+fn combine_body<const FUSED: bool>(
+    w: &[f32],
+    strides: [usize; 2],
+    n: usize,
+    x: &[f32],
+    y: &mut [f32],
+    rows: usize,
+    store: Store,
+) {
+    let mut start = 0;
+    while rows - start >= TILE {
+        combine_tile::<FUSED, TILE>(w, strides, x, y, Place { n, rows, start, store });
+        start += TILE;
+    }
+    while rows - start >= LANES {
+        combine_tile::<FUSED, LANES>(w, strides, x, y, Place { n, rows, start, store });
+        start += LANES;
+    }
+    for r in start..rows {
+        combine_tile::<FUSED, 1>(w, strides, x, y, Place { n, rows, start: r, store });
+    }
+}
+
+/// The rows of a tile.
+#[derive(Clone, Copy)]
+struct Place {
+    n: usize,
+    rows: usize,
+    start: usize,
+    store: Store,
+}
+
+/// All outputs of `ROWS` rows, two at a time: that hides the latency of the multiply-adds.
+#[inline(always)]
+fn combine_tile<const FUSED: bool, const ROWS: usize>(
+    w: &[f32],
+    strides: [usize; 2],
+    x: &[f32],
+    y: &mut [f32],
+    place: Place,
+) {
+    let m = y.len() / place.rows;
+    for i in (0..m - m % 2).step_by(2) {
+        combine_outputs::<FUSED, 2, ROWS>(&w[i * strides[0]..], strides, x, &mut y[i * place.rows..], place);
+    }
+    if m % 2 == 1 {
+        let last = m - 1;
+        combine_outputs::<FUSED, 1, ROWS>(&w[last * strides[0]..], strides, x, &mut y[last * place.rows..], place);
+    }
 }
 
 #[inline(always)]
-fn combine_rows_body<const FUSED: bool>(w: &[f32], stride: usize, n: usize, x: &[f32], y: &mut [f32], store: Store) {
-    let rows = y.len();
-    for start in (0..rows).step_by(TILE) {
-        let count = TILE.min(rows - start);
-        if count == TILE {
-            let y = &mut y[start..start + TILE];
-            let mut sum = [0.0_f32; TILE];
-            for j in 0..n {
-                let (weight, x) = (w[j * stride], &x[j * rows + start..j * rows + start + TILE]);
-                for lane in 0..TILE {
-                    sum[lane] = multiply_add::<FUSED>(weight, x[lane], sum[lane]);
-                }
+fn combine_outputs<const FUSED: bool, const OUTPUTS: usize, const ROWS: usize>(
+    w: &[f32],
+    strides: [usize; 2],
+    x: &[f32],
+    y: &mut [f32],
+    Place { n, rows, start, store }: Place,
+) {
+    let mut sums = [[0.0_f32; ROWS]; OUTPUTS];
+    for j in 0..n {
+        let x = &x[j * rows + start..j * rows + start + ROWS];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let weight = w[i * strides[0] + j * strides[1]];
+            for row in 0..ROWS {
+                sums[row] = multiply_add::<FUSED>(weight, x[row], sums[row]);
             }
-            for lane in 0..TILE {
-                y[lane] = store.merge(y[lane], sum[lane]);
-            }
-        } else {
-            for r in start..rows {
-                let mut sum = 0.0;
-                for j in 0..n {
-                    sum = multiply_add::<FUSED>(w[j * stride], x[j * rows + r], sum);
-                }
-                y[r] = store.merge(y[r], sum);
-            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let y = &mut y[i * rows + start..i * rows + start + ROWS];
+        for row in 0..ROWS {
+            y[row] = store.merge(y[row], sums[row]);
         }
     }
 }
@@ -144,34 +201,60 @@ fn small_outer(y: &[f32], x: &[f32], g: &mut [f32], n: usize, rows: usize, store
     }
     let operations = sharing.operations(g.len() * rows);
     parallel::for_each_row(g, n, operations, |i, g| {
-        for (j, g) in g.iter_mut().enumerate() {
-            *g = store.merge(*g, dot(&y[i * rows..(i + 1) * rows], &x[j * rows..(j + 1) * rows]));
+        let (y, mut x) = (&y[i * rows..(i + 1) * rows], x.chunks(rows));
+        let (pairs, last) = g.as_chunks_mut::<2>();
+        for pair in pairs {
+            let sums = dots_of_two(y, x.next().expect("a row for each entry"), x.next().expect("a row for each entry"));
+            pair.iter_mut().zip(sums).for_each(|(g, sum)| *g = store.merge(*g, sum));
+        }
+        for g in last {
+            *g = store.merge(*g, dot(y, x.next().expect("a row for each entry")));
         }
     });
 }
 
 dispatch! { fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body }
 
-/// Four registers of partial sums hide the latency of the multiply-adds.
 #[inline(always)]
 fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0_f32; TILE];
-    let (a_tiles, b_tiles) = (a.chunks_exact(TILE), b.chunks_exact(TILE));
-    for (lane, (a, b)) in a_tiles.remainder().iter().zip(b_tiles.remainder()).enumerate() {
-        sums[lane] = a * b;
-    }
-    for (a, b) in a_tiles.zip(b_tiles) {
-        for lane in 0..TILE {
-            sums[lane] = multiply_add::<FUSED>(a[lane], b[lane], sums[lane]);
+    dots::<FUSED, 1>(a, [b])[0]
+}
+
+dispatch! { fn dots_of_two(a: &[f32], b: &[f32], c: &[f32]) -> [f32; 2] = dots_of_two_body }
+
+#[inline(always)]
+fn dots_of_two_body<const FUSED: bool>(a: &[f32], b: &[f32], c: &[f32]) -> [f32; 2] {
+    dots::<FUSED, 2>(a, [b, c])
+}
+
+/// Returns `a · b` of each b. Four registers of partial sums for each hide the latency of the multiply-adds.
+#[inline(always)]
+fn dots<const FUSED: bool, const COUNT: usize>(a: &[f32], b: [&[f32]; COUNT]) -> [f32; COUNT] {
+    let whole = a.len() - a.len() % TILE;
+    let mut sums = [[0.0_f32; TILE]; COUNT];
+    for (of_b, sums) in sums.iter_mut().enumerate() {
+        for (lane, (a, b)) in a[whole..].iter().zip(&b[of_b][whole..]).enumerate() {
+            sums[lane] = a * b;
         }
     }
-    let mut lanes = [0.0_f32; LANES];
-    for part in sums.chunks_exact(LANES) {
-        for lane in 0..LANES {
-            lanes[lane] += part[lane];
+    for start in (0..whole).step_by(TILE) {
+        let a = &a[start..start + TILE];
+        for (of_b, sums) in sums.iter_mut().enumerate() {
+            let b = &b[of_b][start..start + TILE];
+            for lane in 0..TILE {
+                sums[lane] = multiply_add::<FUSED>(a[lane], b[lane], sums[lane]);
+            }
         }
     }
-    tree_sum(&lanes)
+    sums.map(|sums| {
+        let mut lanes = [0.0_f32; LANES];
+        for part in sums.chunks_exact(LANES) {
+            for lane in 0..LANES {
+                lanes[lane] += part[lane];
+            }
+        }
+        tree_sum(&lanes)
+    })
 }
 
 /// Checks that everything fits the shape `[m, k, n]`; returns whether there is nothing to sum, and `out` is done.

@@ -52,6 +52,16 @@ impl<D: Backend> Graph<D> {
         })
     }
 
+    /// Returns the transpose of a matrix.
+    pub fn transpose(&self, x: &Var<D>) -> DeviceResult<Var<D>, D> {
+        let x = &self.dense(x)?;
+        let (m, n) = x.shape();
+        let out = self.device().transpose(x.view(), (n, m))?;
+        self.push(out, &[x], move |device, grad_out, grads| {
+            grads[0].as_mut().map_or(Ok(()), |grad| device.transpose_backward((n, m), grad_out, grad))
+        })
+    }
+
     /// Returns `x ⊙ s`, a factor for each row: `x` `(m, R)`, `factors` `(1, R)`.
     pub fn scale_rows(&self, x: &Var<D>, factors: &Var<D>) -> DeviceResult<Var<D>, D> {
         let x = &self.dense(x)?;

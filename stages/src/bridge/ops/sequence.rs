@@ -42,6 +42,21 @@ impl<D: Backend> Graph<D> {
         })
     }
 
+    /// Returns causal attention of the last position of every sequence: `q` `(d, sequences)` belongs to these alone, `k`
+    /// and `v` `(d, R)` to all positions; the result is `(d, sequences)`.
+    pub fn attention_last(&self, [q, k, v]: [&Var<D>; 3], heads: usize, length: usize) -> DeviceResult<Var<D>, D> {
+        let shape = q.shape();
+        let layout = attention_shape(k.shape(), heads, length);
+        assert_eq!((k.shape(), shape), (v.shape(), (k.shape().0, layout.sequences)), "queries, keys and values");
+        let (q, k, v) = (&self.operand(q)?, &self.operand(k)?, &self.operand(v)?);
+        let views = [q, k, v].map(|value| value.view().clone());
+        let out = self.device().attention_last(views.each_ref(), layout, shape)?;
+        self.push(out, &[q, k, v], move |device, grad_out, grads| {
+            let [q, k, v] = grads else { unreachable!("three inputs") };
+            device.attention_last_backward(views.each_ref(), layout, grad_out, [q.as_mut(), k.as_mut(), v.as_mut()])
+        })
+    }
+
     /// Returns how much every position attends to every other, `[sequences, heads, length, length]`; for looking at.
     pub fn attention_weights(&self, q: &Var<D>, k: &Var<D>, heads: usize, length: usize) -> DeviceResult<Vec<f32>, D> {
         self.device().attention_weights(q.view(), k.view(), attention_shape(q.shape(), heads, length))

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use spdflow_kernels::philox::Stream;
 
-use super::super::backend::{Backend, MaskView, SiteGradients, SiteViews, SourceView};
+use super::super::backend::Backend;
 use super::super::graph::{DeviceResult, Graph, Var};
+use super::super::site_views::{MaskView, SiteGradients, SiteViews, SourceView};
 
 /// The masks of a site's components.
 pub enum MaskInput<'a, D: Backend> {

@@ -27,7 +27,7 @@ impl Kind for TrainInductionHead {
 
     const INFO: KindInfo = KindInfo {
         name: "train.induction_head",
-        version: 1,
+        version: 2,
         summary: "trains a small transformer to find a token that followed the last one before",
         inputs: &[],
     };

@@ -1,5 +1,7 @@
 //! An induction-head transformer in training: its initial weights and its loss.
 
+use std::ops::Range;
+
 use spdflow_kernels::philox::Stream;
 
 use super::params::TrainInductionHeadParams;
@@ -9,7 +11,7 @@ use crate::models::{InductionHead, StateTensor, TensorRole, as_matrix};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::train::initial;
-use crate::train::run::Objective;
+use crate::train::run::{Objective, parts_of};
 
 /// The model and the sequences it learns.
 pub(super) struct Network<'a, D: Backend> {
@@ -68,13 +70,17 @@ impl<'a, D: Backend> Network<'a, D> {
 }
 
 impl<D: Backend> Objective<D> for Network<'_, D> {
-    /// Returns the mean cross entropy of the last position's logits against the memorised token.
-    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream) -> DeviceResult<Var<D>, D> {
-        let sequences = self.params.data().sequences(stream, self.params.batch_size);
+    fn parts(&self) -> Vec<Range<usize>> {
+        parts_of(self.params.batch_size, self.params.seq_len * self.params.d_model, 1)
+    }
+
+    /// Returns the share of the mean cross entropy of the last position's logits against the memorised token.
+    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream, rows: Range<usize>) -> DeviceResult<Var<D>, D> {
+        let sequences = self.params.data().part(stream, rows);
         let count = sequences.memorised.len();
         let tokens = graph.upload(sequences.batch.input, (1, sequences.batch.positions))?;
         let labels = graph.upload(sequences.memorised, (1, count))?;
         let logits = self.model(leaves).last_logits(graph, &tokens)?;
-        graph.combine(&[(1.0 / count as f64, graph.cross_entropy(&logits, &labels)?)])
+        graph.combine(&[(1.0 / self.params.batch_size as f64, graph.cross_entropy(&logits, &labels)?)])
     }
 }

@@ -57,7 +57,7 @@ fn the_gradient_predicts_how_the_loss_changes() {
     let start = parameters.state();
     let graph = Graph::recording(&Cpu::default());
     let leaves = parameters.leaves(&graph).expect("enough memory");
-    let loss = network.loss(&graph, &leaves, stream).expect("enough memory");
+    let loss = network.loss(&graph, &leaves, stream, 0..params.batch_size).expect("enough memory");
     let gradients = graph.gradients(&loss, &leaves).expect("enough memory");
     for (index, gradient) in gradients.iter().map(Cpu::read_gradient).enumerate() {
         let mut along = vec![0.0; gradient.len()];
@@ -68,7 +68,7 @@ fn the_gradient_predicts_how_the_loss_changes() {
             parameters.load(&state.into_iter().collect::<Tensors>()).expect("the same shapes");
             let graph = Graph::detached(&Cpu::default());
             let leaves = parameters.leaves(&graph).expect("enough memory");
-            network.loss(&graph, &leaves, stream).expect("enough memory").scalar()
+            network.loss(&graph, &leaves, stream, 0..params.batch_size).expect("enough memory").scalar()
         };
         let slope = (moved(1e-3) - moved(-1e-3)) / 2e-3;
         let terms = gradient.iter().zip(&along).map(|(g, d)| f64::from(*g) * f64::from(*d));

@@ -32,7 +32,7 @@ impl Kind for TrainResidMlp {
 
     const INFO: KindInfo = KindInfo {
         name: "train.resid_mlp",
-        version: 1,
+        version: 2,
         summary: "trains a residual MLP: a function of each sparse feature, computed by fewer neurons than features",
         inputs: &[],
     };

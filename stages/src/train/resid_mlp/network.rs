@@ -1,5 +1,7 @@
 //! A residual MLP in training: its initial weights and its loss.
 
+use std::ops::Range;
+
 use spdflow_kernels::philox::Stream;
 
 use super::params::{Embedding, Readoff, TrainResidMlpParams, TrainingLoss};
@@ -57,12 +59,12 @@ impl<'a, D: Backend> Network<'a, D> {
         Ok((Self { params, labels: params.labels(), tensors, weights }, parameters))
     }
 
-    fn model(&self, leaves: &[Var<D>]) -> ResidMlp<D> {
+    fn model(&self, graph: &Graph<D>, leaves: &[Var<D>]) -> DeviceResult<ResidMlp<D>, D> {
         let value = |source: &Source<D>| match source {
             Source::Trained(index) => leaves[*index].clone(),
             Source::Fixed(value) => value.clone(),
         };
-        ResidMlp::new(self.params.model(), self.tensors.iter().map(value).collect())
+        ResidMlp::new(self.params.model(), self.tensors.iter().map(value).collect()).factored(graph)
     }
 
     /// Returns the state dict in its order, with the trained tensors in `trained`.
@@ -91,12 +93,17 @@ impl<'a, D: Backend> Network<'a, D> {
 }
 
 impl<D: Backend> Objective<D> for Network<'_, D> {
-    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream) -> DeviceResult<Var<D>, D> {
+    /// The whole batch: a step's work is with products of matrices, which every part would repeat.
+    fn parts(&self) -> Vec<Range<usize>> {
+        vec![0..self.params.batch_size]
+    }
+
+    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream, _: Range<usize>) -> DeviceResult<Var<D>, D> {
         let batch = self.batch(stream);
         let (features, rows, positions) = (batch.features, batch.rows.len(), batch.positions as f64);
         let labels = self.labels.of(&batch.input);
         let input = graph.upload(batch.input, (features, rows))?;
-        let model = self.model(leaves);
+        let model = self.model(graph, leaves)?;
         let residual = model.residual(graph, &input, &mut |module, x| run_module(&model, graph, module, x))?;
         let (error, entries) = match (self.params.loss, &self.weights) {
             (TrainingLoss::Readoff(_), None) => {
@@ -138,7 +145,7 @@ fn initial_data(params: &TrainResidMlpParams, name: &str, matrix: (usize, usize)
         (EMBEDDING | UNEMBEDDING, Embedding::FixedIdentity) => initial::identity(n),
         (EMBEDDING, Embedding::FixedRandom) => initial::unit_rows(stream(0), n, d),
         (UNEMBEDDING, Embedding::FixedRandom) => {
-            spdflow_kernels::faithfulness::transpose(&initial::unit_rows(stream(0), n, d), n, d)
+            spdflow_kernels::transpose::transposed(&initial::unit_rows(stream(0), n, d), n, d)
         }
         // Kaiming's normal distribution with gain 1; the fan of [d_in, d_out] is d_in.
         (EMBEDDING | UNEMBEDDING, Embedding::Trained) => {

@@ -75,7 +75,7 @@ fn losses(params: &TrainResidMlpParams) -> (f64, Vec<Vec<f32>>, f64) {
     let stream = Purpose::TargetData.stream(0, 0, 0);
     let graph = Graph::recording(&device);
     let leaves = parameters.leaves(&graph).expect("enough memory");
-    let loss = network.loss(&graph, &leaves, stream).expect("enough memory");
+    let loss = network.loss(&graph, &leaves, stream, 0..params.batch_size).expect("enough memory");
     let gradients = graph.gradients(&loss, &leaves).expect("enough memory").iter().map(Cpu::read_gradient).collect();
 
     let state: Tensors = network.state(parameters.state()).into_iter().collect();
@@ -148,7 +148,7 @@ fn the_embedding_learns_from_both_sides_of_the_residual_loss() {
         parameters.load(&state).expect("the same shapes");
         let graph = Graph::detached(&device);
         let leaves = parameters.leaves(&graph).expect("enough memory");
-        network.loss(&graph, &leaves, stream).expect("enough memory").scalar()
+        network.loss(&graph, &leaves, stream, 0..base.batch_size).expect("enough memory").scalar()
     };
     // f32 rounding of a loss near 0.1 over a step of 2e-2: 6e-7.
     let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;

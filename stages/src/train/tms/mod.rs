@@ -31,7 +31,7 @@ impl Kind for TrainTms {
 
     const INFO: KindInfo = KindInfo {
         name: "train.tms",
-        version: 1,
+        version: 2,
         summary: "trains a toy model of superposition: sparse features squeezed through a few dimensions",
         inputs: &[],
     };

@@ -1,5 +1,7 @@
 //! A toy model in training: its initial weights and its loss.
 
+use std::ops::Range;
+
 use spdflow_kernels::philox::Stream;
 
 use super::params::{HiddenLayers, TrainTmsParams};
@@ -9,7 +11,10 @@ use crate::models::{Tms, as_matrix, run_plain};
 use crate::optimizer::parameters::Parameters;
 use crate::purpose::Purpose;
 use crate::train::initial;
-use crate::train::run::Objective;
+use crate::train::run::{Objective, parts_of};
+
+/// Loops over the batch take so many rows at once.
+const ROWS_AT_ONCE: usize = 64;
 
 /// The toy model and the distribution it learns.
 pub(super) struct Network<'a, D: Backend> {
@@ -72,12 +77,16 @@ impl<'a, D: Backend> Network<'a, D> {
 }
 
 impl<D: Backend> Objective<D> for Network<'_, D> {
-    /// Returns the mean over rows and features of `(|x| − y)²`.
-    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream) -> DeviceResult<Var<D>, D> {
-        let batch = self.params.data().batch(stream, self.params.batch_size);
+    fn parts(&self) -> Vec<Range<usize>> {
+        parts_of(self.params.batch_size, self.params.n_features.max(self.params.n_hidden), ROWS_AT_ONCE)
+    }
+
+    /// Returns the share of the mean over rows and features of `(|x| − y)²`.
+    fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream, rows: Range<usize>) -> DeviceResult<Var<D>, D> {
+        let batch = self.params.data().part(stream, rows);
         let shape = (batch.features, batch.rows.len());
         let label = graph.upload(batch.input.iter().map(|x| x.abs()).collect(), shape)?;
-        let entries = batch.input.len() as f64;
+        let entries = (batch.features * self.params.batch_size) as f64;
         let input = graph.upload(batch.input, shape)?;
         let output = run_plain(&self.model(leaves), graph, &input)?;
         graph.combine(&[(1.0 / entries, graph.squared_error(&output, &label)?)])
