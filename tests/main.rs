@@ -3,6 +3,7 @@
 mod command_stages;
 mod commands;
 mod contracts;
+mod crashes;
 mod determinism;
 mod diagnostics;
 mod documents;
@@ -11,6 +12,7 @@ mod failures;
 mod gc;
 mod golden;
 mod import_config;
+mod keys;
 mod layering;
 mod locking;
 mod misfits;
