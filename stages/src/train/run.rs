@@ -259,6 +259,24 @@ mod tests {
     }
 
     #[test]
+    fn sums_over_parts_have_the_same_bits_for_any_number_of_threads() {
+        let device = Cpu::default();
+        let mut parameters = Parameters::new(&device);
+        parameters.push("w".to_owned(), vec![1, 1], (1, 1), vec![0.3]).expect("enough memory");
+        let stream = Purpose::TargetData.stream(0, 0, 0);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            pool.install(|| {
+                let squares = Squares(parts(5000, 70, 1));
+                let (loss, gradients) =
+                    loss_and_gradients(&device, &parameters, &squares, stream).expect("enough memory");
+                (loss.to_bits(), Cpu::read_gradient(&gradients[0])[0].to_bits())
+            })
+        };
+        assert!(run(1) == run(2) && run(1) == run(3));
+    }
+
+    #[test]
     fn batches_of_small_models_stay_whole() {
         assert_eq!(parts_of(1024, 5, 64), [0..1024]);
         let parts = parts_of(8192, 40, 64);
