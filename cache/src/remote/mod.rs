@@ -117,6 +117,24 @@ impl Remote {
         })
     }
 
+    /// As [`Remote::pull_all`], but stores nothing; the transfers are what there would be to carry over.
+    ///
+    /// # Errors
+    /// [`RemoteError`] if the remote cannot be used.
+    pub fn look_all(
+        &self,
+        cache: &Cache,
+        fingerprints: &[Digest],
+        check: CheckRecord<'_>,
+        done: OnDone<'_, Pulled>,
+    ) -> Result<Vec<Pulled>, RemoteError> {
+        side_by_side(RESULTS_AT_ONCE, fingerprints, |index, fingerprint| {
+            let pulled = self.look(cache, fingerprint, check, &|| false)?;
+            done(index, &pulled);
+            Ok(pulled)
+        })
+    }
+
     /// Returns whether the remote has a `VERSION`: without it there are no results.
     fn has_version(&self, stop: Stop<'_>) -> Result<bool, RemoteError> {
         if self.is_ready.load(Ordering::Acquire) {
