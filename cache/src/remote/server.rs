@@ -74,7 +74,12 @@ impl Server {
             return Ok(connection.clone());
         }
         let runtime = Builder::new_current_thread().enable_all().build().map_err(Trouble::Local)?;
-        let made = Arc::new(Connection { store: connect(&self.address).map_err(trouble)?, runtime });
+        // Without asking anybody: something is missing in the environment.
+        let store = connect(&self.address).map_err(|error| match trouble(error) {
+            Trouble::Other(reason) if *self.address.place() != Place::Http => Trouble::Denied(reason),
+            other => other,
+        })?;
+        let made = Arc::new(Connection { store, runtime });
         *connection = Some(made.clone());
         Ok(made)
     }
@@ -245,12 +250,14 @@ fn trouble(error: object_store::Error) -> Trouble {
     }
 }
 
-/// Returns the message of a server's error document, or the first line of a text.
+/// Returns the first line of the message in a server's error document, or of a text.
 fn plain(text: &str) -> String {
     let between = |open: &str, close: &str| Some(text.split_once(open)?.1.split_once(close)?.0);
-    let code = between("<Code>", "</Code>");
-    match between("<Message>", "</Message>") {
-        Some(message) => [code, Some(message)].into_iter().flatten().collect::<Vec<_>>().join(": "),
-        None => text.lines().next().unwrap_or_default().chars().take(200).collect(),
+    let (code, message) = (between("<Code>", "</Code>"), between("<Message>", "</Message>"));
+    let first = message.unwrap_or(text).lines().next().unwrap_or_default();
+    let first: String = first.chars().take(200).collect();
+    match (code, message) {
+        (Some(code), Some(_)) => format!("{code}: {first}"),
+        _ => first,
     }
 }
