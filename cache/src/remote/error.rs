@@ -84,6 +84,10 @@ impl RemoteError {
             Trouble::NoPlace(reason) => {
                 (reason, Some("check the name in the URL; nothing is created there".to_owned()))
             }
+            // Web servers have many ways to say that they do not take anything.
+            Trouble::Other(reason) if *address.place() == Place::Http && action == "write" => {
+                (reason, denied_hint(address))
+            }
             Trouble::Other(reason) => (reason, None),
         };
         let (remote, object) = (address.shown().to_owned(), object.to_owned());

@@ -255,6 +255,8 @@ fn plain(text: &str) -> String {
     let between = |open: &str, close: &str| Some(text.split_once(open)?.1.split_once(close)?.0);
     let (code, message) = (between("<Code>", "</Code>"), between("<Message>", "</Message>"));
     let first = message.unwrap_or(text).lines().next().unwrap_or_default();
+    // A page for people to look at.
+    let first = first.split(": <").next().unwrap_or_default();
     let first: String = first.chars().take(200).collect();
     match (code, message) {
         (Some(code), Some(_)) => format!("{code}: {first}"),

@@ -396,10 +396,10 @@ mod web {
         let (status, body) = match (method, fs::read(root.join(name))) {
             ("GET" | "HEAD", Ok(bytes)) => ("200 OK", bytes),
             ("GET" | "HEAD", Err(_)) => ("404 Not Found", Vec::new()),
-            _ => ("403 Forbidden", Vec::new()),
+            _ => ("501 Not Implemented", b"<html></html>".to_vec()),
         };
         write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
-        if method == "GET" { stream.write_all(&body) } else { Ok(()) }
+        if method == "HEAD" { Ok(()) } else { stream.write_all(&body) }
     }
 
     #[test]
@@ -424,7 +424,8 @@ mod web {
         assert_eq!(remote.pull(&scene.there, &key(2), &|_| Ok(()), &|| false).unwrap(), Pulled::Absent);
         let error = remote.push(&scene.here, &key(2), PushOptions::default(), &|| false).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("cannot write `blobs/") && text.contains(&format!("of the remote `{url}`")), "{text}");
+        let end = format!(" of the remote `{url}`: Server returned non-2xx status code: 501 Not Implemented");
+        assert!(text.starts_with("cannot write `blobs/") && text.ends_with(&end), "{text}");
         assert!(error.hint().unwrap().starts_with("most web servers can be read only"));
     }
 
