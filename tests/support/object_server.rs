@@ -2,24 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A server that ends when it is dropped, or when the test's process does, however that happens.
 pub(crate) struct ObjectServer {
-    shell: Child,
-    /// The shell waits for its end, which comes with ours.
-    leash: Option<ChildStdin>,
+    server: Child,
+    /// A shell that kills the server when its own input ends, as it does when we are killed.
+    watchdog: Child,
     port: u16,
 }
-
-/// Starts the server, and kills it when nothing more can be read.
-const SHELL: &str = r#"server=$1 port=$2
-"$server" -H 127.0.0.1 -p "$port" </dev/null >/dev/null 2>&1 &
-cat >/dev/null
-kill $!
-wait"#;
 
 /// Longer than any machine needs; a start takes three seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,16 +29,18 @@ impl ObjectServer {
         Some(server.expect("moto_server starts"))
     }
 
-    fn start_at(program: &PathBuf, port: u16) -> Option<Self> {
-        let mut command = Command::new("sh");
-        command.args(["-c", SHELL, "sh"]).arg(program).arg(port.to_string()).stdin(Stdio::piped());
-        let mut shell = command.spawn().expect("a shell");
-        let leash = shell.stdin.take();
-        let server = Self { shell, leash, port };
+    fn start_at(program: &Path, port: u16) -> Option<Self> {
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let mut watchdog = Command::new("sh");
+        watchdog.args(["-c", &format!("cat >/dev/null; kill -9 {}", server.id())]).stdin(Stdio::piped());
+        let mut this = Self { server, watchdog: watchdog.spawn().expect("a shell"), port };
         let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            if server.request("GET", "/moto-api/", b"").is_ok_and(|status| status == 200) {
-                return Some(server);
+        while begin.elapsed() < PATIENCE && this.server.try_wait().is_ok_and(|end| end.is_none()) {
+            if this.request("GET", "/moto-api/", b"").is_ok_and(|status| status == 200) {
+                return Some(this);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -85,8 +80,11 @@ impl ObjectServer {
 
 impl Drop for ObjectServer {
     fn drop(&mut self) {
-        self.leash.take();
-        let _ = self.shell.wait();
+        // The watchdog first: later its number for the server may be somebody else's.
+        for process in [&mut self.watchdog, &mut self.server] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
