@@ -4,7 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Stop;
@@ -16,6 +16,8 @@ use crate::store::FOLDERS;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
+    /// Whether files that killed processes have left were looked for.
+    has_cleaned: AtomicBool,
 }
 
 /// Where files lie until they are whole.
@@ -25,7 +27,7 @@ static NAMES_GIVEN: AtomicU64 = AtomicU64::new(0);
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, has_cleaned: AtomicBool::new(false) }
     }
 
     fn write_temporary(&self, temporary: &PathBuf, name: &str, body: Body<'_>, stop: Stop<'_>) -> Result<(), Trouble> {
@@ -86,6 +88,9 @@ impl Objects for Folder {
     fn write(&self, name: &str, body: Body<'_>, stop: Stop<'_>) -> Result<(), Trouble> {
         let folder = self.root.join(TEMPORARY);
         fs::create_dir_all(&folder).map_err(|error| trouble(&error))?;
+        if !self.has_cleaned.swap(true, Ordering::AcqRel) {
+            self.remove_old_temporaries();
+        }
         // Other machines write here too.
         let number = NAMES_GIVEN.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!("push-{}-{:x}-{number}", std::process::id(), Stamp::now()));
@@ -103,7 +108,6 @@ impl Objects for Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(trouble(&error)),
         };
-        self.remove_old_temporaries();
         let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
         let names = names.collect::<Result<Vec<_>, _>>().map_err(|error| trouble(&error))?;
         let is_ours = |name: &String| FOLDERS.contains(&name.as_str()) || name == ".gitignore" || name == "VERSION";

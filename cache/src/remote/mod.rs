@@ -1,12 +1,12 @@
 //! Results elsewhere: a folder or an object store to which results are sent and from which they are taken.
 //!
 //! A remote has the layout of a cache, so that another cache's folder is a remote as well: `VERSION`, `blobs/`,
-//! `records/`. Nothing in it is ever deleted or changed. Blobs are sent before the record that names them, and what is
-//! there already is not sent again; so a reader that sees a record may rely on its blobs, any number of processes may
-//! send at once, and what was cut short goes on where it was. Nothing that arrives is believed: a blob has to have its
-//! digest, a record its seal and its key, or it is not stored.
+//! `records/`. Nothing in it is ever deleted, and nothing that is whole is changed. Blobs are sent before the record
+//! that names them, and what is there already is not sent again; so a reader that sees a record may rely on its blobs,
+//! any number of processes may send at once, and what was cut short goes on where it was. Nothing that arrives is
+//! believed: a blob has to have its digest, a record its seal and its key, or it is not stored.
 //!
-//! `address.rs` reads URLs, `folder.rs` and `server.rs` keep objects ([`objects::Objects`]), `push.rs` and `pull.rs`
+//! `address.rs` reads URLs, `folder.rs` and `server.rs` keep objects (`objects.rs`), `push.rs` and `pull.rs`
 //! know results.
 
 mod address;

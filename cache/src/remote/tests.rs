@@ -166,6 +166,20 @@ fn a_push_that_was_cut_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_a_killed_push_left_in_a_folder_goes_a_day_later() {
+    let scene = Scene::new();
+    scene.put(1, &[5]);
+    scene.push(1);
+    let (old, new) = (scene.between().join("tmp/old"), scene.between().join("tmp/new"));
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+    fs::File::create(&old).unwrap().set_modified(two_days_ago).unwrap();
+    fs::write(&new, "").unwrap();
+    scene.put(2, &[6]);
+    scene.push(2);
+    assert_eq!(files_below(&scene.between().join("tmp")), [new]);
+}
+
+#[test]
 fn a_pull_that_was_cut_keeps_what_has_arrived() {
     let scene = Scene::new();
     let record = scene.put(1, &[10, 20, 30]);
