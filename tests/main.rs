@@ -18,6 +18,7 @@ mod locking;
 mod misfits;
 mod mistakes;
 mod pipeline_files;
+mod remotes;
 mod running;
 mod selection;
 mod staleness;

@@ -11,6 +11,7 @@ mod gc;
 mod lease;
 mod memo;
 mod record;
+pub mod remote;
 mod run_folder;
 mod stamp;
 mod store;

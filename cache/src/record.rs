@@ -236,6 +236,16 @@ impl Cache {
         }
     }
 
+    /// Returns a record that can be trusted with the bytes of its file; one that cannot stays where it is.
+    pub(crate) fn sealed_record(&self, fingerprint: &Digest) -> Result<Option<(Record, Vec<u8>)>, CacheError> {
+        let path = self.record_path(fingerprint);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(unseal(&bytes, fingerprint).ok().map(|record| (record, bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CacheError::io("read", &path)(error)),
+        }
+    }
+
     /// Returns the digest of the bytes of a record's file, or `None` if there is none.
     ///
     /// # Errors

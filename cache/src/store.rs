@@ -14,6 +14,9 @@ use crate::{CacheError, Digest, Work};
 pub const CACHE_FORMAT: u32 = 1;
 
 const VERSION_WORD: &str = "spdflow-cache";
+
+/// What `VERSION` holds.
+pub(crate) const VERSION_TEXT: &str = "spdflow-cache 1\n";
 pub(crate) const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "index", "tmp"];
 
 /// One cache folder, shared by any number of threads and processes.
@@ -74,8 +77,7 @@ impl Cache {
         };
         let text = String::from_utf8_lossy(&bytes);
         let found = text.lines().next().unwrap_or_default().trim();
-        let number = found.strip_prefix(VERSION_WORD).and_then(|rest| rest.trim().parse::<u32>().ok());
-        match number {
+        match version_number(&text) {
             Some(CACHE_FORMAT) => Ok(true),
             Some(newer) if newer > CACHE_FORMAT => Err(CacheError::Newer { path: self.root.clone(), found: newer }),
             _ => Err(CacheError::BadVersion { path: file.to_owned(), found: found.chars().take(60).collect() }),
@@ -102,7 +104,7 @@ impl Cache {
         // A cache below a project must never be committed with it.
         let ignore = self.root.join(".gitignore");
         fs::write(&ignore, "*\n").map_err(CacheError::io("write", &ignore))?;
-        self.write_whole(version, format!("{VERSION_WORD} {CACHE_FORMAT}\n").as_bytes(), 0o644)
+        self.write_whole(version, VERSION_TEXT.as_bytes(), 0o644)
     }
 
     /// Returns the folder.
@@ -219,6 +221,11 @@ impl Cache {
             other => other.map(|()| target).map_err(CacheError::io("write", path)),
         }
     }
+}
+
+/// Returns the format that the text of a `VERSION` names, if it is one of ours.
+pub(crate) fn version_number(text: &str) -> Option<u32> {
+    text.lines().next()?.trim().strip_prefix(VERSION_WORD)?.trim().parse().ok()
 }
 
 #[cfg(target_os = "linux")]

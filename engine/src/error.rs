@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use spdflow_cache::CacheError;
+use spdflow_cache::remote::RemoteError;
 
 use crate::fingerprint::FingerprintError;
 use crate::lock::Drift;
@@ -13,6 +14,9 @@ pub enum RunError {
     /// The cache, or the folder for results, cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The remote cannot be used. Not of runs, which go on without it.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// Parameters have no fingerprint.
     #[error("stage `{instance}`: {source}")]
     Fingerprint {
@@ -56,6 +60,7 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Cache(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
             Self::Fingerprint { .. } => Some("give it a number, or leave it out for its default".to_owned()),
             Self::OutputTaken { .. } => Some("move it away, or choose another folder with `--out DIR`".to_owned()),
             Self::InputUnknown { instance, .. } => Some(format!(

@@ -44,6 +44,32 @@ pub enum Event {
         /// The other process, if known.
         process: Option<u32>,
     },
+    /// A result was taken from the remote; that it is in place is told by `finished`.
+    Fetched {
+        /// The instance.
+        instance: String,
+        /// The URL of the remote.
+        remote: String,
+        /// How many files had to be carried over.
+        files: usize,
+        /// Their bytes.
+        size_bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A result was sent to the remote.
+    Sent {
+        /// The instance.
+        instance: String,
+        /// The URL of the remote.
+        remote: String,
+        /// How many files had to be carried over.
+        files: usize,
+        /// Their bytes.
+        size_bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
     /// A stage begins to run.
     Started {
         /// The instance.

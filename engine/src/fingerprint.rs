@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use spdflow_cache::Digest;
+use spdflow_cache::{Digest, Record};
 
 use crate::value::{Data, Entry, Value};
 
@@ -132,6 +132,20 @@ impl Preimage {
             numeric_target: &self.numeric_target,
         };
         key.fingerprint()
+    }
+}
+
+/// Checks that a record's preimage has the record's fingerprint; the error says what is wrong.
+///
+/// # Errors
+/// What the preimage is, if not that.
+pub fn check_key(record: &Record) -> Result<(), String> {
+    let preimage: Preimage = serde_json::from_value(record.preimage.clone())
+        .map_err(|error| format!("its preimage cannot be read: {error}"))?;
+    match preimage.fingerprint() {
+        Ok(found) if found == record.fingerprint => Ok(()),
+        Ok(found) => Err(format!("its preimage has the fingerprint {found}")),
+        Err(error) => Err(format!("its preimage has no fingerprint: {error}")),
     }
 }
 

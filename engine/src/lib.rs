@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod executor;
 pub mod fingerprint;
+pub mod gather;
 mod graph;
 pub mod kind;
 pub mod lock;

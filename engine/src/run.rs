@@ -4,6 +4,7 @@
 //! worker threads, each of which brings one instance at a time to its end (`stage::Session::work`).
 
 mod compute;
+mod exchange;
 mod journal;
 mod progress;
 mod schedule;
@@ -25,6 +26,8 @@ use crate::pipeline::Pipeline;
 use crate::plan::{Action, Plan, Scope, input_digests, plan};
 use crate::workspace::Workspace;
 
+use exchange::Exchange;
+pub use exchange::RemoteOptions;
 use journal::Journal;
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
@@ -47,6 +50,8 @@ pub struct RunOptions {
     pub checkpoint_every: Duration,
     /// What every key and result must be, if the run may make nothing else.
     pub locked: Option<Lock>,
+    /// Where results are looked for before they are computed, and sent after.
+    pub remote: Option<RemoteOptions>,
     /// Raised when the user wants to stop.
     pub stop: StopFlag,
     /// The program, for records.
@@ -134,6 +139,7 @@ pub fn run(
         checkpoint_every: options.checkpoint_every,
         locked: options.locked.as_ref(),
         stop: &options.stop,
+        exchange: options.remote.as_ref().map(Exchange::new),
         run: &run,
         build: &options.build,
         machine: &machine,
@@ -143,7 +149,7 @@ pub fn run(
         last_flush: Mutex::new(begin),
         said: Mutex::default(),
     };
-    let worked = Runner::new(&session, options, plan).work();
+    let worked = session.while_sending(|| Runner::new(&session, options, plan).work());
     // Also after an error: what is recorded must survive. A memo that cannot be written only costs time later.
     let _ = workspace.write_memos();
     let saved = workspace.cache.flush();

@@ -1,6 +1,7 @@
 //! Runs the binary in a folder of its own and compares everything it says.
 
 pub(crate) mod ledger;
+pub(crate) mod object_server;
 pub(crate) mod runs;
 
 use std::path::Path;
@@ -44,8 +45,16 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spdflow"));
         command.args(arguments).current_dir(self.path());
-        for variable in ["SPDFLOW_CACHE", "RAYON_NUM_THREADS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        for variable in
+            ["SPDFLOW_CACHE", "SPDFLOW_REMOTE", "RAYON_NUM_THREADS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"]
+        {
             command.env_remove(variable);
+        }
+        let clouds = ["AWS_", "AZURE_", "GOOGLE_"];
+        for (variable, _) in std::env::vars_os() {
+            if clouds.iter().any(|cloud| variable.to_string_lossy().starts_with(cloud)) {
+                command.env_remove(variable);
+            }
         }
         command
     }

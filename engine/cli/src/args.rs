@@ -3,11 +3,15 @@
 //! Doc comments here are the text of `--help`. Values are checked as far as their form goes; whether a pipeline, a
 //! stage or a key exists is found out by the commands.
 
+mod remote;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::Device;
+
+pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
 
 /// Takes a neural network apart into its mechanisms, through cached, reproducible pipelines.
 #[derive(Debug, Parser)]
@@ -85,7 +89,7 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
     Lock(LockArgs),
-    /// Look into the cache, check it, free what nobody needs.
+    /// Look into the cache, check it, free what nobody needs, share results.
     Cache {
         /// What to do with it.
         #[command(subcommand)]
@@ -187,6 +191,12 @@ pub(crate) struct RunArgs {
     /// The lock file instead of the one beside the pipeline.
     #[arg(long, value_name = "PATH", requires = "locked")]
     pub(crate) lock_file: Option<PathBuf>,
+    /// Results that are there are taken instead of computed, and those that are computed are sent.
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    /// Take results from the remote, and send none.
+    #[arg(long)]
+    pub(crate) remote_read_only: bool,
     /// How many seconds of work a kill may cost at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
@@ -362,6 +372,10 @@ pub(crate) enum CacheCommand {
     /// Needed are the results of lock files, of pinned runs, of the last runs and of runs that are under way, and those
     /// that were made or used not long ago.
     Gc(GcArgs),
+    /// Send results to a remote; what is there already is not sent again.
+    Push(PushArgs),
+    /// Take the results of pipelines from a remote; nothing is believed that does not have its digest.
+    Pull(PullArgs),
     /// Make `gc` keep the results of a run.
     Pin(PinArgs),
     /// Let `gc` take the results of a run again.

@@ -137,6 +137,7 @@ impl Session<'_> {
         let outcome = if record.resumed { Outcome::Resumed } else { Outcome::Ran };
         let done = Done { known, fingerprint, outcome, seconds: begin.elapsed().as_secs_f64() };
         self.report_done(job.instance, &done, true);
+        self.offer(job.instance, fingerprint);
         Ok(End::Done(done))
     }
 

@@ -16,6 +16,7 @@ use crate::lock::Lock;
 use crate::outputs::Placed;
 use crate::pipeline::{Instance, Pipeline};
 use crate::plan;
+use crate::run::exchange::Exchange;
 use crate::run::schedule::Done;
 use crate::workspace::{Found, Workspace};
 
@@ -29,6 +30,7 @@ pub(crate) struct Session<'a> {
     pub(crate) checkpoint_every: Duration,
     pub(crate) locked: Option<&'a Lock>,
     pub(crate) stop: &'a StopFlag,
+    pub(crate) exchange: Option<Exchange<'a>>,
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
     pub(crate) machine: &'a MachineInfo,
@@ -119,6 +121,14 @@ impl Session<'_> {
         let Some(work) = work else { return Ok(End::Interrupted) };
         // Between the look and the lock somebody else may have finished; if not, this costs one failed `open`.
         if !job.is_forced
+            && let Ok(done) = self.reuse(job, &fingerprint, begin)?
+        {
+            self.cache().finish(work)?;
+            return Ok(End::Done(done));
+        }
+        // With the lock held, so that one process fetches what many wait for.
+        if !job.is_forced
+            && self.take(job.instance, &fingerprint)?
             && let Ok(done) = self.reuse(job, &fingerprint, begin)?
         {
             self.cache().finish(work)?;

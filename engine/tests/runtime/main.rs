@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod failure;
+mod remote;
 mod reuse;
 mod support;
 mod together;

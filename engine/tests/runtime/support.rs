@@ -384,6 +384,7 @@ impl<F: Fn(&Event) + Send + Sync> Listener for Recorder<F> {
 pub fn options() -> RunOptions {
     RunOptions {
         locked: None,
+        remote: None,
         scope: Scope::default(),
         jobs: 1,
         threads: 2,

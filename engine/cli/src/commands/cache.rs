@@ -1,4 +1,6 @@
-//! `spdflow cache`: what lies in the cache, whether it is whole, and what of it can go.
+//! `spdflow cache`: what lies in the cache, whether it is whole, what of it can go, and what is shared.
+
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,6 +24,8 @@ pub(super) fn cache(command: &CacheCommand, style: &OutputArgs) -> Result<Exit, 
         CacheCommand::Du(args) => du(args, style),
         CacheCommand::Verify(args) => verify(args, style),
         CacheCommand::Gc(args) => gc(args, style),
+        CacheCommand::Push(args) => transfer::push(args, style),
+        CacheCommand::Pull(args) => transfer::pull(args, style),
         CacheCommand::Pin(args) => pin(args, true, style),
         CacheCommand::Unpin(args) => pin(args, false, style),
     }

@@ -1,7 +1,9 @@
 //! `spdflow run`: brings every stage's result in place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use spdflow_engine::cache::remote::Remote;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::event::{Listener, Outcome, RunStatus};
 use spdflow_engine::executor::local::Local;
@@ -9,7 +11,7 @@ use spdflow_engine::kind::StopFlag;
 use spdflow_engine::lock::Lock;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::Scope;
-use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
+use spdflow_engine::run::{RemoteOptions, RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
 use super::{lock, store};
@@ -61,6 +63,8 @@ pub(super) fn once(
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
     let locked = args.locked.then(|| locked(args, pipeline, &workspace, &scope)).transpose()?;
+    let remote = args.remote.url().map(Remote::open).transpose()?.map(Arc::new);
+    let remote = remote.map(|remote| RemoteOptions { remote, is_read_only: args.remote_read_only });
     let options = RunOptions {
         scope,
         jobs: args.jobs,
@@ -69,6 +73,7 @@ pub(super) fn once(
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         locked,
+        remote,
         stop,
         build: build_info(),
     };

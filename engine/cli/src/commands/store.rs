@@ -1,5 +1,6 @@
 //! What the commands that read the cache share: opening it, choosing stages, finding records.
 
+use spdflow_engine::cache::remote::RemoteError;
 use spdflow_engine::cache::{Cache, CacheError, Digest, Lookup, Record};
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::error::RunError;
@@ -68,10 +69,17 @@ impl From<CacheError> for Failure {
     }
 }
 
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let exit = if matches!(error, RemoteError::BadUrl { .. }) { Exit::Input } else { Exit::Cache };
+        Self::new(exit, Diagnostic::new(error.to_string()).hint_if_any(error.hint()))
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match error {
-            RunError::Cache(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
+            RunError::Cache(_) | RunError::Remote(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
             RunError::Drift(_) => Exit::Drift,
             RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
         };

@@ -13,7 +13,7 @@ use spdflow_engine::kind::StopFlag;
 use crate::args::OutputArgs;
 use crate::diagnostics;
 use crate::output;
-use crate::report::text::{Color, duration, line, metric, number, warning};
+use crate::report::text::{Color, duration, line, metric, number, size, warning};
 
 /// Tells a person what happens.
 pub(crate) struct HumanReport {
@@ -109,6 +109,14 @@ impl Listener for HumanReport {
                 // The live line says the same.
                 let least = if self.live.is_some() { Verbosity::Verbose } else { Verbosity::Normal };
                 self.say(least, "Running", Color::Cyan, &format!("{instance} ({why})"));
+            }
+            Event::Fetched { instance, remote, files, size_bytes, .. } => {
+                let rest = format!("{instance} from {remote} ({files} files, {})", size(*size_bytes));
+                self.say(Verbosity::Verbose, "Fetched", Color::Green, &rest);
+            }
+            Event::Sent { instance, remote, files, size_bytes, .. } => {
+                let rest = format!("{instance} to {remote} ({files} files, {})", size(*size_bytes));
+                self.say(Verbosity::Verbose, "Sent", Color::Green, &rest);
             }
             Event::Resumed { instance, step } => {
                 let rest = format!("{instance} from step {step}");

@@ -1,0 +1,170 @@
+//! A run's dealings with a remote: a result that is there is taken instead of computed, what was computed is sent.
+//!
+//! Sending goes on beside the work, on a thread of its own; a run ends when it is done with that. A remote that does not
+//! do what is asked costs one warning: the run goes on without it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use spdflow_cache::Digest;
+use spdflow_cache::remote::{Pulled, PushOptions, Pushed, Remote, RemoteError};
+
+use crate::error::RunError;
+use crate::event::Event;
+use crate::fingerprint::check_key;
+use crate::pipeline::Instance;
+use crate::run::stage::Session;
+
+/// The remote of a run.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// Where results are looked for before they are computed.
+    pub remote: Arc<Remote>,
+    /// Whether results that were computed stay here.
+    pub is_read_only: bool,
+}
+
+/// What a run keeps about its remote.
+#[derive(Debug)]
+pub(crate) struct Exchange<'a> {
+    options: &'a RemoteOptions,
+    has_failed: AtomicBool,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// What is to be sent.
+#[derive(Debug, Default)]
+struct Queue {
+    results: VecDeque<(String, Digest)>,
+    is_closed: bool,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(options: &'a RemoteOptions) -> Self {
+        Self { options, has_failed: AtomicBool::new(false), queue: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something to send; `None` when nothing more will come.
+    fn next(&self) -> Option<(String, Digest)> {
+        let mut queue = self.queue();
+        loop {
+            match queue.results.pop_front() {
+                Some(result) => return Some(result),
+                None if queue.is_closed => return None,
+                None => queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Lets the sender end when all is sent, also if the work panics.
+struct Closing<'a>(&'a Exchange<'a>);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.queue().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Session<'_> {
+    /// Takes the result of an instance from the remote, and returns whether it was there.
+    pub(crate) fn take(&self, instance: &Instance, fingerprint: &Digest) -> Result<bool, RunError> {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| !exchange.has_failed.load(Ordering::Acquire))
+        else {
+            return Ok(false);
+        };
+        let (begin, remote) = (Instant::now(), &exchange.options.remote);
+        match remote.pull(self.cache(), fingerprint, &check_key, &|| self.stop.is_raised()) {
+            Ok(Pulled::Taken(_, transfer)) => {
+                self.listener.on_event(&Event::Fetched {
+                    instance: instance.id.to_string(),
+                    remote: remote.url().to_owned(),
+                    files: transfer.files,
+                    size_bytes: transfer.size_bytes,
+                    seconds: begin.elapsed().as_secs_f64(),
+                });
+                Ok(true)
+            }
+            Ok(Pulled::Absent) => Ok(false),
+            Ok(Pulled::Damaged { object, reason }) => {
+                let url = remote.url();
+                self.warn(instance, format!("`{object}` of the remote `{url}` is not used: {reason}"));
+                Ok(false)
+            }
+            Err(RemoteError::Cache(error)) => Err(error.into()),
+            Err(error) => {
+                self.do_without(exchange, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Lets the result of an instance be sent to the remote.
+    pub(crate) fn offer(&self, instance: &Instance, fingerprint: Digest) {
+        if let Some(exchange) = self.exchange.as_ref().filter(|exchange| !exchange.options.is_read_only) {
+            exchange.queue().results.push_back((instance.id.to_string(), fingerprint));
+            exchange.changed.notify_all();
+        }
+    }
+
+    /// Does `work`, with sending beside it, and returns when both are done.
+    pub(crate) fn while_sending<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| !exchange.options.is_read_only) else {
+            return work();
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while let Some((instance, fingerprint)) = exchange.next() {
+                    self.send(exchange, instance, &fingerprint);
+                }
+            });
+            let _closing = Closing(exchange);
+            work()
+        })
+    }
+
+    fn send(&self, exchange: &Exchange<'_>, instance: String, fingerprint: &Digest) {
+        if exchange.has_failed.load(Ordering::Acquire) || self.stop.is_raised() {
+            return;
+        }
+        let (begin, remote) = (Instant::now(), &exchange.options.remote);
+        let warn = |message| self.listener.on_event(&Event::Warning { instance: Some(instance.clone()), message });
+        match remote.push(self.cache(), fingerprint, PushOptions::default(), &|| self.stop.is_raised()) {
+            Ok(Pushed::Sent(transfer)) => self.listener.on_event(&Event::Sent {
+                instance: instance.clone(),
+                remote: remote.url().to_owned(),
+                files: transfer.files,
+                size_bytes: transfer.size_bytes,
+                seconds: begin.elapsed().as_secs_f64(),
+            }),
+            Ok(Pushed::Known) => {}
+            Ok(Pushed::Other { artifact }) => warn(format!(
+                "the remote `{}` has another result for the same key (artifact {}), which stays there",
+                remote.url(),
+                artifact.short()
+            )),
+            Ok(Pushed::Incomplete { reason }) => {
+                warn(format!("it was not sent to the remote `{}`: {reason}", remote.url()));
+            }
+            Err(error) => self.do_without(exchange, &error),
+        }
+    }
+
+    /// Goes on without the remote.
+    fn do_without(&self, exchange: &Exchange<'_>, error: &RemoteError) {
+        let is_first = !exchange.has_failed.swap(true, Ordering::AcqRel);
+        if is_first && !matches!(error, RemoteError::Stopped) {
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            let message = format!("{error}{hint}; the run goes on without the remote");
+            self.listener.on_event(&Event::Warning { instance: None, message });
+        }
+    }
+}
