@@ -17,6 +17,7 @@ mod misfits;
 mod mistakes;
 mod pipeline_files;
 mod running;
+mod scheduling;
 mod selection;
 mod support;
 mod sweeps;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spdflow_cache::Digest;
 
+use crate::capacity::Gpu;
 use crate::outside::{Outside, OutsideFiles};
 use crate::value::{DecodeError, Value};
 
@@ -249,7 +250,9 @@ pub struct StageContext<'a> {
     pub scratch_dir: &'a Path,
     /// How many threads the stage may use; results must not depend on it.
     pub threads: usize,
-    /// Where to compute.
+    /// The GPUs that are the stage's alone while it runs, as many as its `resources` ask for.
+    pub gpus: &'a [Gpu],
+    /// Where to compute; on CUDA the first of the stage's GPUs, if it has any.
     pub device: Device,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,

@@ -43,6 +43,7 @@ pub(crate) fn run_kind<K: Kind>(
         out_dir: out,
         scratch_dir: scratch.path(),
         threads,
+        gpus: &[],
         device: Device::Cpu,
         checkpoint_every: Duration::from_secs(30),
         progress: &Silent,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::Device;
+use spdflow_engine::size;
 
 /// Takes a neural network apart into its mechanisms, through cached, reproducible pipelines.
 #[derive(Debug, Parser)]
@@ -153,6 +154,24 @@ pub(crate) struct SelectionArgs {
     pub(crate) force: Vec<String>,
 }
 
+/// What a run may use of the machine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MachineArgs {
+    /// How many stages may run at once.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
+    pub(crate) jobs: usize,
+    /// How many threads the running stages share.
+    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
+          hide_default_value = true)]
+    pub(crate) threads: usize,
+    /// How much memory the running stages share, such as `16GiB`; by default all of it.
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub(crate) memory: Option<u64>,
+    /// The GPUs that stages are given, as in `0,1`; by default those of `CUDA_VISIBLE_DEVICES`, if that is set.
+    #[arg(long, value_name = "ID,…", value_delimiter = ',')]
+    pub(crate) gpus: Option<Vec<String>>,
+}
+
 /// `spdflow run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
@@ -165,13 +184,9 @@ pub(crate) struct RunArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// How many stages may run at once.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
-    pub(crate) jobs: usize,
-    /// How many threads the running stages share.
-    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
-          hide_default_value = true)]
-    pub(crate) threads: usize,
+    /// What it may use.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Go on with what does not depend on a failed stage.
     #[arg(short, long)]
     pub(crate) keep_going: bool,
@@ -204,6 +219,9 @@ pub(crate) struct PlanArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// What a run may use, for the time it will take.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 /// `spdflow status`.
@@ -218,6 +236,9 @@ pub(crate) struct StatusArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// What a run may use, for the time it will take.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Exit with 3 if anything is out of date.
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -481,18 +502,15 @@ fn parse_days(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Returns a number of bytes: `20GiB` and `20 GiB` are 20 × 2^30, `20GB` is 20 × 10^9, `20` is 20.
+/// Returns a number of bytes; a number without a unit is one already.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..split], text[split..].trim());
-    let units =
-        ["", "B", "kB", "MB", "GB", "TB"].into_iter().zip([0, 0, 1, 2, 3, 4]).map(|(unit, power)| (unit, 1e3, power));
-    let binary = ["KiB", "MiB", "GiB", "TiB"].into_iter().zip(1..).map(|(unit, power)| (unit, 1024.0, power));
-    let scale = units.chain(binary).find(|(known, ..)| known.eq_ignore_ascii_case(unit));
-    match (number.parse::<f64>(), scale) {
-        (Ok(number), Some((_, base, power))) => Ok((number * f64::powi(base, power)) as u64),
-        _ => Err("expected a size such as `20GiB` or `500MB`".to_owned()),
-    }
+    let bytes = text.parse().ok().or_else(|| size::parse(text));
+    bytes.ok_or_else(|| "expected a size such as `20GiB` or `500MB`".to_owned())
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "expected an amount of memory such as `16GiB` or `500MB`".to_owned())
 }
 
 /// Returns the number of threads; 0 means all cores, as it does to rayon.
@@ -521,12 +539,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_binary_and_decimal_units() {
-        let sizes = ["20", "1.5KiB", "20 GiB", "3gb", "0B"].map(parse_size);
-        assert_eq!(sizes, [Ok(20), Ok(1536), Ok(20 << 30), Ok(3_000_000_000), Ok(0)]);
-        for wrong in ["", "GiB", "1.2.3MB", "5 apples", "-1"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
+    fn sizes_have_units_or_are_bytes_and_memory_has_units() {
+        assert_eq!(["20", "1.5KiB", "0B"].map(parse_size), [Ok(20), Ok(1536), Ok(0)]);
+        assert_eq!(parse_memory("16GiB"), Ok(16 << 30));
+        assert!(["", "-1", "5 apples"].into_iter().all(|wrong| parse_size(wrong).is_err()));
+        assert!(["20", "0GiB"].into_iter().all(|wrong| parse_memory(wrong).is_err()));
     }
 
     #[test]

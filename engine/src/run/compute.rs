@@ -123,7 +123,11 @@ impl Session<'_> {
             build: self.build.clone(),
             machine: self.machine.clone(),
             times: made.times,
-            usage: Usage { threads: job.threads, device: device_text(self.device) },
+            usage: Usage {
+                threads: job.threads,
+                device: device_text(self.device_of(job)),
+                gpus: job.gpus.iter().map(|gpu| gpu.id.clone()).collect(),
+            },
             log: self.store_log(&log.path)?,
             interruptions: made.earlier,
             resumed: made.resumed,
@@ -163,6 +167,7 @@ impl Session<'_> {
                 fingerprint: *fingerprint,
                 why: why.to_owned(),
                 earlier_attempts: earlier,
+                expected_seconds: job.expected_seconds,
             });
         }
         let progress = StageProgress::new(name, self.listener, log);
@@ -176,7 +181,8 @@ impl Session<'_> {
             out_dir: &out_dir,
             scratch_dir: &scratch_dir,
             threads: job.threads,
-            device: self.device,
+            gpus: &job.gpus,
+            device: self.device_of(job),
             checkpoint_every: self.checkpoint_every,
             progress: &progress,
             stop: &stop,
@@ -246,6 +252,7 @@ impl Session<'_> {
 
     fn publish(&self, record: &Record) -> Result<(), CacheError> {
         self.cache().put_record(record)?;
+        self.cache().note_duration(record);
         let mut last = self.last_flush.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() > FLUSH_PAUSE {
             self.cache().flush()?;

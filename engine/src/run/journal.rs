@@ -74,7 +74,7 @@ impl<'a> Journal<'a> {
 impl Listener for Journal<'_> {
     fn on_event(&self, event: &Event) {
         // Progress is for those who watch; the history needs no ten lines a second.
-        if !matches!(event, Event::Progress { .. } | Event::Log { .. }) {
+        if !matches!(event, Event::Progress { .. } | Event::Log { .. } | Event::Outlook { .. }) {
             let line = Line { at: self.begin.elapsed().as_secs_f64(), event };
             let line = serde_json::to_string(&line).expect("an event is plain data");
             let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);

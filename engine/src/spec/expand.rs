@@ -107,7 +107,7 @@ pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mist
                 params,
                 inputs: slots.iter().map(|slot| (slot.name.clone(), slot.instances(&coordinates))).collect(),
                 files,
-                resources: spec.resources,
+                resources: spec.resources.clone(),
                 policy: spec.policy,
             });
         }

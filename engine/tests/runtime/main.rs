@@ -4,5 +4,6 @@ mod crash;
 mod damage;
 mod failure;
 mod reuse;
+mod scheduling;
 mod support;
 mod together;

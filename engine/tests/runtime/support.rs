@@ -387,6 +387,8 @@ pub fn options() -> RunOptions {
         scope: Scope::default(),
         jobs: 1,
         threads: 2,
+        memory_bytes: None,
+        gpus: Vec::new(),
         keep_going: false,
         device: Device::Cpu,
         checkpoint_every: Duration::from_secs(30),

@@ -56,7 +56,7 @@ impl Kind for Command {
         let folder = folder::Folder::make(params, context)?;
         outputs::make_folders(params, context.out_dir)?;
         let arguments = folder.arguments(params)?;
-        let environment = environment::environment(params, &folder)?;
+        let environment = environment::environment(params, &folder, context.gpus)?;
         let program = program::find(&arguments[0], &environment, &folder)?;
         process::run(&program, &arguments, &environment, folder.start(), context)?;
         outputs::summary(params, &arguments[0], context.out_dir)

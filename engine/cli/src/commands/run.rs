@@ -12,7 +12,7 @@ use spdflow_engine::plan::Scope;
 use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
-use super::{lock, store};
+use super::{lock, machine, store};
 use crate::args::{OutputArgs, RunArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
@@ -36,7 +36,8 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
         let scope = store::scope(&pipeline, &args.selection)?;
         let cache = store::open(&args.store)?;
         let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
+        let capacity = machine::capacity(&args.machine, &pipeline)?;
+        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, &capacity, style);
     }
     let signals = listen()?;
     let summary = once(args, style, &pipeline, &signals, signals.stop.clone())?;
@@ -63,8 +64,10 @@ pub(super) fn once(
     let locked = args.locked.then(|| locked(args, pipeline, &workspace, &scope)).transpose()?;
     let options = RunOptions {
         scope,
-        jobs: args.jobs,
-        threads: args.threads,
+        jobs: args.machine.jobs,
+        threads: args.machine.threads,
+        memory_bytes: args.machine.memory,
+        gpus: machine::gpus(&args.machine)?,
         keep_going: args.keep_going,
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),

@@ -177,7 +177,7 @@ impl Listener for HumanReport {
                 // Also when quiet: an error is never held back.
                 self.print(|| diagnostics::print(&diagnostic.into()));
             }
-            Event::RunStarted { .. } | Event::RunFinished { .. } => {}
+            Event::RunStarted { .. } | Event::RunFinished { .. } | Event::Outlook { .. } => {}
         }
     }
 }
