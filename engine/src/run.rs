@@ -335,7 +335,8 @@ impl<'a> Runner<'a> {
             State::Waiting(_) | State::Ready => Some(seconds(index)),
             State::Busy(_) => {
                 let since = progress.begun.get(&index).map_or(0.0, |begin| now.duration_since(*begin).as_secs_f64());
-                Some((seconds(index) - since).max(0.0))
+                // What takes longer than expected will do so for a while.
+                Some((seconds(index) - since).max(since / 10.0))
             }
             State::OutOfScope | State::Given(_) | State::Done(_) | State::Ended(..) => None,
         });
