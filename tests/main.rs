@@ -13,6 +13,7 @@ mod golden;
 mod import_config;
 mod layering;
 mod locking;
+mod logs;
 mod misfits;
 mod mistakes;
 mod pipeline_files;

@@ -109,6 +109,14 @@ impl RunInfo {
         listed(&self.results_path())
     }
 
+    /// Returns whether the run is under way now, which it may have been when it was listed.
+    ///
+    /// # Errors
+    /// [`CacheError`] if that cannot be found out.
+    pub fn is_under_way(&self) -> Result<bool, CacheError> {
+        is_held(&self.results_path())
+    }
+
     /// Returns when the run last noted a result, in nanoseconds since 1970; 0 if it never did.
     pub(crate) fn last_use(&self) -> i64 {
         fs::metadata(self.results_path()).map_or(0, |metadata| Stamp::of(&metadata).modified)
@@ -202,6 +210,7 @@ mod tests {
             folders.iter().map(RunFolder::id).collect::<Vec<_>>()
         );
         assert_eq!(runs.iter().position(|run| run.is_running), Some(3));
+        assert!(runs[3].is_under_way().unwrap() && !runs[4].is_under_way().unwrap());
         assert_eq!(runs[3].results().unwrap(), [Digest::of(b"a")]);
         assert_eq!(runs[4].results().unwrap(), []);
     }

@@ -78,7 +78,7 @@ pub(crate) enum Command {
     New(NewArgs),
     /// Show which stage feeds which.
     Graph(GraphArgs),
-    /// Print the log of a stage.
+    /// Print the logs of stages.
     Log(LogArgs),
     /// Show the artifacts of a pipeline: files, digests, parameters.
     Show(ShowArgs),
@@ -304,15 +304,18 @@ pub(crate) struct LogArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// Whose log; must name one instance: `decompose[seed=0]`.
+    /// Whose logs: `decompose`, `decompose[seed=0]`, or a glob; all of them without any.
     #[arg(value_name = "STAGE")]
-    pub(crate) stage: String,
+    pub(crate) stages: Vec<String>,
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Keep printing as the running stage writes.
-    #[arg(short, long)]
+    /// Keep printing as running stages write, until all have ended.
+    #[arg(short, long, conflicts_with = "run")]
     pub(crate) follow: bool,
+    /// The logs of what this run made or used; `spdflow cache ls --runs` lists the runs.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
 }
 
 /// `spdflow show`.
