@@ -17,6 +17,7 @@ mod logs;
 mod misfits;
 mod mistakes;
 mod pipeline_files;
+mod replay;
 mod running;
 mod scheduling;
 mod selection;

@@ -3,8 +3,9 @@
 //! `results` lists the fingerprints that the run made or relied on. While the run lives it is its lease (`lease.rs`);
 //! afterwards it says what garbage collection keeps for the last runs and for those that are pinned.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::lease::{is_held, listed};
@@ -161,6 +162,16 @@ impl RunFolder {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         let path = self.path.join(name);
         fs::write(&path, bytes).map_err(CacheError::io("write", &path))
+    }
+
+    /// Writes a file that can be executed beside the journal.
+    ///
+    /// # Errors
+    /// [`CacheError`] if it cannot be written.
+    pub fn write_program(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+        self.write(name, bytes)?;
+        let path = self.path.join(name);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(CacheError::io("write", &path))
     }
 
     /// Appends one line to the journal; it reaches the file with the next [`RunFolder::flush`], or earlier.

@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod run;
 mod select;
+pub mod shell;
 pub mod size;
 pub mod spec;
 pub mod suggest;

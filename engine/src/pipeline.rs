@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kind::StageKind;
-use crate::outside::OutsideFiles;
+use crate::outside::{Found, OutsideFiles};
 use crate::value::{Origin, Value};
 
 /// A checked pipeline.
@@ -26,6 +26,8 @@ pub struct Pipeline {
     pub instances: Vec<Instance>,
     /// The sweep it was expanded for.
     pub sweep: Option<Sweep>,
+    /// What its parameters refer to outside of it.
+    pub outside: Found,
 }
 
 /// A sweep: the values of its parameters at each of its points.

@@ -7,6 +7,7 @@ mod compute;
 mod journal;
 mod progress;
 mod ready;
+mod replay;
 mod schedule;
 pub(crate) mod simulate;
 mod stage;
@@ -56,6 +57,8 @@ pub struct RunOptions {
     pub checkpoint_every: Duration,
     /// What every key and result must be, if the run may make nothing else.
     pub locked: Option<Lock>,
+    /// The arguments of `spdflow run` that say what is run, but for the file: for the script that repeats the run.
+    pub arguments: Vec<String>,
     /// Raised when the user wants to stop.
     pub stop: StopFlag,
     /// The program, for records.
@@ -127,6 +130,11 @@ pub fn run(
     let may_run = plan.steps.iter().filter(|step| matches!(step.action, Action::Run | Action::Maybe));
     capacity.refuse_too_large(pipeline, may_run.map(|step| step.index)).map_err(RunError::TooLarge)?;
     journal.write_plan(pipeline, &plan)?;
+    // A run that finds everything in place does nothing that could be repeated.
+    let is_repeatable = plan.steps.iter().any(|step| step.action != Action::Fresh);
+    if is_repeatable {
+        journal.with_folder(|folder| replay::write_script(folder, pipeline, &options.build, &options.arguments))?;
+    }
     journal.on_event(&Event::RunStarted {
         schema: EVENT_SCHEMA,
         run: run.clone(),
@@ -162,6 +170,10 @@ pub fn run(
     let (states, failures) = worked?;
     saved?;
 
+    let has_all = states.iter().all(|state| matches!(state, State::OutOfScope | State::Given(_) | State::Done(_)));
+    if is_repeatable && has_all {
+        journal.with_folder(|folder| replay::write_results(folder, pipeline, &states))?;
+    }
     let results = results(states);
     let status = status(&results, options.keep_going);
     let mut counts = BTreeMap::new();

@@ -42,6 +42,7 @@ pub(crate) fn run_kind<K: Kind>(
         files: &BTreeMap::new(),
         out_dir: out,
         scratch_dir: scratch.path(),
+        repro_path: &scratch.path().join("repro.sh"),
         threads,
         gpus: &[],
         device: Device::Cpu,

@@ -16,7 +16,7 @@ use crate::error::RunError;
 use crate::event::{Event, Outcome};
 use crate::executor::ExecutionError;
 use crate::fingerprint::Key;
-use crate::kind::{Device, InputArtifact, StageContext, StageError, Summary};
+use crate::kind::{InputArtifact, StageContext, StageError, Summary};
 use crate::machine::now_text;
 use crate::outputs::Placed;
 use crate::pipeline::Instance;
@@ -125,7 +125,7 @@ impl Session<'_> {
             times: made.times,
             usage: Usage {
                 threads: job.threads,
-                device: device_text(self.device_of(job)),
+                device: self.device_of(job).to_string(),
                 gpus: job.gpus.iter().map(|gpu| gpu.id.clone()).collect(),
             },
             log: self.store_log(&log.path)?,
@@ -180,6 +180,7 @@ impl Session<'_> {
             files: &job.instance.files,
             out_dir: &out_dir,
             scratch_dir: &scratch_dir,
+            repro_path: &work.repro_path(),
             threads: job.threads,
             gpus: &job.gpus,
             device: self.device_of(job),
@@ -350,11 +351,4 @@ impl Log {
 
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-fn device_text(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".to_owned(),
-        Device::Cuda(index) => format!("cuda:{index}"),
-    }
 }

@@ -1,6 +1,5 @@
 //! Keeps a run's history in the cache and passes its events on.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use spdflow_cache::{CacheError, RunFolder};
 use crate::event::{Event, Listener};
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
+use crate::run::replay::source_name;
 
 /// Writes events to the run's journal before it passes them to `listener`.
 pub(crate) struct Journal<'a> {
@@ -44,8 +44,7 @@ impl<'a> Journal<'a> {
     pub(crate) fn write_plan(&self, pipeline: &Pipeline, plan: &Plan) -> Result<(), CacheError> {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, source) in pipeline.sources.iter().enumerate() {
-            let stem = Path::new(&source.name).file_name().unwrap_or_default().to_string_lossy();
-            folder.write(&format!("source-{index}-{stem}"), source.text.as_bytes())?;
+            folder.write(&source_name(index, &source.name), source.text.as_bytes())?;
         }
         let mut text = Vec::new();
         for step in &plan.steps {
@@ -59,6 +58,14 @@ impl<'a> Journal<'a> {
             text.push(b'\n');
         }
         folder.write("plan.jsonl", &text)
+    }
+
+    /// Writes more into the run's folder.
+    pub(crate) fn with_folder(
+        &self,
+        write: impl FnOnce(&RunFolder) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
+        write(&self.folder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes the summary and makes sure that every line of the journal arrived.

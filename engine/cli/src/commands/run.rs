@@ -13,7 +13,7 @@ use spdflow_engine::run::{RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
 use super::{lock, machine, store};
-use crate::args::{OutputArgs, RunArgs};
+use crate::args::{OutputArgs, PipelineArgs, RunArgs, SelectionArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -72,6 +72,7 @@ pub(super) fn once(
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         locked,
+        arguments: arguments(args),
         stop,
         build: build_info(),
     };
@@ -83,6 +84,22 @@ pub(super) fn once(
         output::message(&(closing_line(&summary) + "\n"));
     }
     Ok(summary)
+}
+
+/// Returns the arguments by which a repetition of the run does the same from nothing: neither is anything forced then,
+/// nor known.
+fn arguments(args: &RunArgs) -> Vec<String> {
+    let PipelineArgs { set, profile, sweep, .. } = &args.pipeline;
+    let SelectionArgs { stages, downstream, only, .. } = &args.selection;
+    let option = |name: &str, value: &String| format!("--{name}={value}");
+    let mut words = Vec::new();
+    words.extend(profile.iter().map(|name| option("profile", name)));
+    words.extend(sweep.iter().map(|name| option("sweep", name)));
+    words.extend(set.iter().map(|pair| option("set", pair)));
+    words.push(format!("--device={}", args.store.device));
+    words.extend(downstream.iter().map(|stage| option("downstream", stage)));
+    words.extend(stages.iter().chain(only).cloned());
+    words
 }
 
 /// Returns the lock file that the run must keep to.
