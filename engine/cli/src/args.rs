@@ -3,12 +3,16 @@
 //! Doc comments here are the text of `--help`. Values are checked as far as their form goes; whether a pipeline, a
 //! stage or a key exists is found out by the commands.
 
+mod machine;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::Device;
 use spdflow_engine::size;
+
+pub(crate) use machine::MachineArgs;
 
 /// Takes a neural network apart into its mechanisms, through cached, reproducible pipelines.
 #[derive(Debug, Parser)]
@@ -152,24 +156,6 @@ pub(crate) struct SelectionArgs {
     /// Run again although the cache has it: every stage, or with =STAGE only that one.
     #[arg(long, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
     pub(crate) force: Vec<String>,
-}
-
-/// What a run may use of the machine.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct MachineArgs {
-    /// How many stages may run at once.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
-    pub(crate) jobs: usize,
-    /// How many threads the running stages share.
-    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
-          hide_default_value = true)]
-    pub(crate) threads: usize,
-    /// How much memory the running stages share, such as `16GiB`; by default all of it.
-    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
-    pub(crate) memory: Option<u64>,
-    /// The GPUs that stages are given, as in `0,1`; by default those of `CUDA_VISIBLE_DEVICES`, if that is set.
-    #[arg(long, value_name = "ID,…", value_delimiter = ',')]
-    pub(crate) gpus: Option<Vec<String>>,
 }
 
 /// `spdflow run`.
@@ -490,13 +476,6 @@ fn parse_device(text: &str) -> Result<Device, String> {
     }
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err("expected a whole number of at least 1".to_owned()),
-    }
-}
-
 fn parse_days(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         // Longer than anybody can wait, and still a duration.
@@ -511,26 +490,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "expected a size such as `20GiB` or `500MB`".to_owned())
 }
 
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = size::parse(text).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| "expected an amount of memory such as `16GiB` or `500MB`".to_owned())
-}
-
-/// Returns the number of threads; 0 means all cores, as it does to rayon.
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // An empty variable is one that is not set.
-        _ if text.is_empty() => Ok(all_cores()),
-        Ok(0) => Ok(all_cores()),
-        Ok(count) => Ok(count),
-        Err(_) => Err("expected a whole number".to_owned()),
-    }
-}
-
-fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -542,11 +501,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units_or_are_bytes_and_memory_has_units() {
+    fn sizes_have_units_or_are_bytes() {
         assert_eq!(["20", "1.5KiB", "0B"].map(parse_size), [Ok(20), Ok(1536), Ok(0)]);
-        assert_eq!(parse_memory("16GiB"), Ok(16 << 30));
         assert!(["", "-1", "5 apples"].into_iter().all(|wrong| parse_size(wrong).is_err()));
-        assert!(["20", "0GiB"].into_iter().all(|wrong| parse_memory(wrong).is_err()));
     }
 
     #[test]
