@@ -6,6 +6,7 @@
 
 mod blob;
 mod digest;
+mod durations;
 mod error;
 mod gc;
 mod lease;
@@ -21,6 +22,7 @@ mod work;
 
 pub use blob::BlobState;
 pub use digest::{Digest, ParseDigestError};
+pub use durations::Durations;
 pub use error::CacheError;
 pub use gc::{Class, Collected, Garbage, GarbageClass, Keep};
 pub use lease::{Hold, Lease};

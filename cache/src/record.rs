@@ -144,6 +144,9 @@ pub struct Usage {
     pub threads: usize,
     /// `cpu` or `cuda:0`.
     pub device: String,
+    /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` calls them; records of earlier versions do not tell.
+    #[serde(default)]
+    pub gpus: Vec<String>,
 }
 
 /// What became of a lookup.
@@ -367,7 +370,7 @@ pub(crate) mod tests {
                 processors: 2,
             },
             times: Times { started: String::new(), finished: String::new(), seconds: 1.5 },
-            usage: Usage { threads: 2, device: "cpu".to_owned() },
+            usage: Usage { threads: 2, device: "cpu".to_owned(), gpus: Vec::new() },
             log: None,
             interruptions: 0,
             resumed: false,

@@ -3,8 +3,9 @@
 //! `results` lists the fingerprints that the run made or relied on. While the run lives it is its lease (`lease.rs`);
 //! afterwards it says what garbage collection keeps for the last runs and for those that are pinned.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::lease::{is_held, listed};
@@ -109,6 +110,14 @@ impl RunInfo {
         listed(&self.results_path())
     }
 
+    /// Returns whether the run is under way now, which it may have been when it was listed.
+    ///
+    /// # Errors
+    /// [`CacheError`] if that cannot be found out.
+    pub fn is_under_way(&self) -> Result<bool, CacheError> {
+        is_held(&self.results_path())
+    }
+
     /// Returns when the run last noted a result, in nanoseconds since 1970; 0 if it never did.
     pub(crate) fn last_use(&self) -> i64 {
         fs::metadata(self.results_path()).map_or(0, |metadata| Stamp::of(&metadata).modified)
@@ -153,6 +162,16 @@ impl RunFolder {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         let path = self.path.join(name);
         fs::write(&path, bytes).map_err(CacheError::io("write", &path))
+    }
+
+    /// Writes a file that can be executed beside the journal.
+    ///
+    /// # Errors
+    /// [`CacheError`] if it cannot be written.
+    pub fn write_program(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+        self.write(name, bytes)?;
+        let path = self.path.join(name);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(CacheError::io("write", &path))
     }
 
     /// Appends one line to the journal; it reaches the file with the next [`RunFolder::flush`], or earlier.
@@ -202,6 +221,7 @@ mod tests {
             folders.iter().map(RunFolder::id).collect::<Vec<_>>()
         );
         assert_eq!(runs.iter().position(|run| run.is_running), Some(3));
+        assert!(runs[3].is_under_way().unwrap() && !runs[4].is_under_way().unwrap());
         assert_eq!(runs[3].results().unwrap(), [Digest::of(b"a")]);
         assert_eq!(runs[4].results().unwrap(), []);
     }

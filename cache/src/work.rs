@@ -45,6 +45,7 @@ pub struct Attempt {
 const MAX_SPARES: usize = 64;
 
 const SPARE: &str = "spare-";
+const REPRO: &str = "repro.sh";
 
 impl Cache {
     /// Returns the folder of a running computation, whether or not it exists.
@@ -135,6 +136,7 @@ impl Cache {
         for folder in [work.out_dir(), work.scratch_dir()] {
             empty_folder(&folder)?;
         }
+        remove_file(&work.repro_path())?;
         let log = work.log_path();
         if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0) {
             File::options().write(true).truncate(true).open(&log).map_err(CacheError::io("write", &log))?;
@@ -217,7 +219,13 @@ impl Work {
         self.folder.join("log")
     }
 
-    /// Empties `out/`, makes sure `scratch/` exists, counts the attempt and returns how many came before. With
+    /// Returns where a script may be left that repeats an attempt which failed.
+    #[must_use]
+    pub fn repro_path(&self) -> PathBuf {
+        self.folder.join(REPRO)
+    }
+
+    /// Empties `out/`, makes sure `scratch/` exists, removes the script of a failed attempt, counts the attempt and returns how many came before. With
     /// `from_scratch`, checkpoints, log and count of earlier attempts are dropped first.
     ///
     /// # Errors
@@ -225,6 +233,7 @@ impl Work {
     pub fn begin(&mut self, from_scratch: bool) -> Result<Attempt, CacheError> {
         if !std::mem::take(&mut self.is_ready) {
             empty_folder(&self.out_dir())?;
+            remove_file(&self.repro_path())?;
             if from_scratch {
                 empty_folder(&self.scratch_dir())?;
                 remove_file(&self.log_path())?;
@@ -255,7 +264,7 @@ impl Work {
             let _ = fs::remove_dir(&folder);
         }
         // The lock's file goes last: until then nobody else can hold it.
-        for name in ["log", "lock"] {
+        for name in ["log", REPRO, "lock"] {
             remove_file(&self.folder.join(name))?;
         }
         match fs::remove_dir(&self.folder) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use spdflow_cache::CacheError;
 use spdflow_cache::remote::RemoteError;
 
+use crate::diagnostic::Report;
 use crate::fingerprint::FingerprintError;
 use crate::lock::Drift;
 
@@ -43,6 +44,9 @@ pub enum RunError {
         /// Why that is not known.
         why: String,
     },
+    /// A stage asks for more than the run has.
+    #[error("{0}")]
+    TooLarge(Box<Report>),
     /// A key or a result is not the one that the lock file says.
     #[error("{0}; nothing was put in its place")]
     Drift(Drift),
@@ -66,6 +70,8 @@ impl RunError {
             Self::InputUnknown { instance, .. } => Some(format!(
                 "name it as a target instead of with `--only`, and what it needs runs first: `{instance}`"
             )),
+            // The report has hints of its own.
+            Self::TooLarge(_) => None,
             Self::Drift(Drift::OtherBytes { .. }) => Some(
                 "the same inputs made other bytes: another processor level, program version, or something that is not \
                  reproducible; `spdflow show` tells by what the locked result was made"

@@ -30,6 +30,11 @@ pub enum Event {
         /// The cache.
         cache: String,
     },
+    /// How long the rest is expected to take; told now and then if durations are known from earlier runs.
+    Outlook {
+        /// Until the run is over.
+        seconds_left: f64,
+    },
     /// Something the user should know although the run goes on.
     Warning {
         /// The instance it is about, if it is about one.
@@ -82,6 +87,8 @@ pub enum Event {
         why: String,
         /// How many earlier attempts were cut short.
         earlier_attempts: u32,
+        /// How long it will run, if that is known from earlier runs.
+        expected_seconds: Option<f64>,
     },
     /// A stage failed and is tried again.
     Retrying {

@@ -6,6 +6,7 @@
 //! concrete kind: the binary hands it a [`Registry`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spdflow_cache::Digest;
 
+use crate::capacity::Gpu;
 use crate::outside::{Outside, OutsideFiles};
 use crate::value::{DecodeError, Value};
 
@@ -237,6 +239,16 @@ impl Device {
     }
 }
 
+/// Writes the device as `--device` reads it: `cpu`, `cuda:1`.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
 /// Everything a running stage may see and touch.
 pub struct StageContext<'a> {
     /// The input artifacts by slot name; a slot with `many = false` holds exactly one.
@@ -247,9 +259,13 @@ pub struct StageContext<'a> {
     pub out_dir: &'a Path,
     /// Private to this fingerprint and kept when the stage is interrupted or killed: the place for checkpoints.
     pub scratch_dir: &'a Path,
+    /// Where a stage that fails may leave a script which repeats that.
+    pub repro_path: &'a Path,
     /// How many threads the stage may use; results must not depend on it.
     pub threads: usize,
-    /// Where to compute.
+    /// The GPUs that are the stage's alone while it runs, as many as its `resources` ask for.
+    pub gpus: &'a [Gpu],
+    /// Where to compute; on CUDA the first of the stage's GPUs, if it has any.
     pub device: Device,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,

@@ -5,22 +5,27 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+pub mod capacity;
 pub mod diagnostic;
 pub mod error;
 pub mod event;
 pub mod executor;
+pub mod expectation;
 pub mod fingerprint;
 pub mod gather;
 mod graph;
 pub mod kind;
 pub mod lock;
 pub mod machine;
+mod memory;
 mod outputs;
 pub mod outside;
 pub mod pipeline;
 pub mod plan;
 pub mod run;
 mod select;
+pub mod shell;
+pub mod size;
 pub mod spec;
 pub mod suggest;
 pub mod value;

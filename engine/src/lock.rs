@@ -46,8 +46,9 @@ pub struct LockedStage {
     pub fingerprint: Digest,
     /// The digest of its artifact.
     pub artifact: Digest,
-    /// The digest of the record's file.
-    pub record: Digest,
+    /// The digest of the record's file; a run's own list of its results does without.
+    #[serde(default)]
+    pub record: Option<Digest>,
     /// The digest of each file, by path.
     pub outputs: BTreeMap<String, Digest>,
 }
@@ -107,6 +108,11 @@ impl std::fmt::Display for Drift {
 }
 
 impl Lock {
+    /// Returns a lock with these results.
+    pub(crate) fn new(pipeline: &str, stages: BTreeMap<String, LockedStage>) -> Self {
+        Self { version: VERSION, pipeline: pipeline.to_owned(), stages }
+    }
+
     /// Returns the lock of results that are all known, or the first instance whose result is not.
     ///
     /// # Errors
@@ -119,7 +125,8 @@ impl Lock {
             let Lookup::Hit(record) = cache.read_record(&fingerprint)? else { return Ok(Err(id)) };
             let Some(record_digest) = cache.record_digest(&fingerprint)? else { return Ok(Err(id)) };
             let outputs = record.artifact.outputs.iter().map(|output| (output.path.clone(), output.digest)).collect();
-            let locked = LockedStage { fingerprint, artifact: record.artifact.digest, record: record_digest, outputs };
+            let locked =
+                LockedStage { fingerprint, artifact: record.artifact.digest, record: Some(record_digest), outputs };
             stages.insert(id, locked);
         }
         Ok(Ok(Self { version: VERSION, pipeline: pipeline.name.clone(), stages }))
@@ -163,9 +170,10 @@ impl Lock {
             let LockedStage { fingerprint, artifact, record, outputs } = stage;
             let outputs: Vec<String> =
                 outputs.iter().map(|(path, digest)| format!("{} = \"{digest}\"", quoted(path))).collect();
+            let record = record.map(|record| format!(" record = \"{record}\",")).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "{} = {{ fingerprint = \"{fingerprint}\", artifact = \"{artifact}\", record = \"{record}\", outputs = {{ {} }} }}",
+                "{} = {{ fingerprint = \"{fingerprint}\", artifact = \"{artifact}\",{record} outputs = {{ {} }} }}",
                 quoted(instance),
                 outputs.join(", ")
             );
@@ -216,7 +224,7 @@ mod tests {
         let stage = |name: &str| LockedStage {
             fingerprint: Digest::of(name.as_bytes()),
             artifact: Digest::of(b"artifact"),
-            record: Digest::of(b"record"),
+            record: Some(Digest::of(b"record")),
             outputs: BTreeMap::from([("a \"b\".json".to_owned(), Digest::of(b"file"))]),
         };
         let stages = ["target", "decompose[seed=0]"].map(|name| (name.to_owned(), stage(name)));

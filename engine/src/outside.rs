@@ -48,9 +48,21 @@ pub struct Outside<'a> {
 /// How many files a folder may hold: a bound against folders that contain themselves, and data taken for code.
 const MAX_FILES: usize = 10_000;
 
-/// Files that were read already: many instances use one script.
+/// What was looked at already: many instances use one script, and all are to see the same of it.
 #[derive(Default)]
-pub(crate) struct Seen(RefCell<BTreeMap<PathBuf, Arc<OutsideFile>>>);
+pub(crate) struct Seen {
+    files: RefCell<BTreeMap<PathBuf, Arc<OutsideFile>>>,
+    variables: RefCell<BTreeMap<String, Option<String>>>,
+}
+
+/// What the parameters of a pipeline refer to outside of it.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The files, by the paths at which they were read.
+    pub files: BTreeMap<PathBuf, Arc<OutsideFile>>,
+    /// The environment variables, with their values; nothing for one that is not set.
+    pub variables: BTreeMap<String, Option<String>>,
+}
 
 impl Outside<'_> {
     /// Returns how many artifacts the input `name` takes at most, or nothing if the stage has no such input.
@@ -95,11 +107,7 @@ impl Outside<'_> {
     /// # Errors
     /// That its value is not UTF-8, for a message that names it.
     pub fn variable(&self, name: &str) -> Result<Option<String>, String> {
-        match std::env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(format!("the value of variable `{name}` is not UTF-8 text")),
-        }
+        self.seen.variable(name).ok_or_else(|| format!("the value of variable `{name}` is not UTF-8 text"))
     }
 
     /// Returns the folder of the file in which a parameter was written; for `--set`, that of the pipeline's own file.
@@ -111,13 +119,28 @@ impl Outside<'_> {
 }
 
 impl Seen {
+    /// Returns all that was seen.
+    pub(crate) fn found(&self) -> Found {
+        Found { files: self.files.borrow().clone(), variables: self.variables.borrow().clone() }
+    }
+
+    /// Returns the value of a variable, if it is set; nothing if that is not UTF-8.
+    fn variable(&self, name: &str) -> Option<Option<String>> {
+        let value = match std::env::var(name) {
+            Ok(value) => Some(value),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return None,
+        };
+        Some(self.variables.borrow_mut().entry(name.to_owned()).or_insert(value).clone())
+    }
+
     fn file(&self, files: &dyn Files, path: &Path) -> io::Result<Arc<OutsideFile>> {
-        if let Some(file) = self.0.borrow().get(path) {
+        if let Some(file) = self.files.borrow().get(path) {
             return Ok(file.clone());
         }
         let bytes = files.read_bytes(path)?;
         let file = Arc::new(OutsideFile { digest: Digest::of(&bytes), bytes });
-        self.0.borrow_mut().insert(path.to_owned(), file.clone());
+        self.files.borrow_mut().insert(path.to_owned(), file.clone());
         Ok(file)
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kind::StageKind;
-use crate::outside::OutsideFiles;
-use crate::value::Value;
+use crate::outside::{Found, OutsideFiles};
+use crate::value::{Origin, Value};
 
 /// A checked pipeline.
 pub struct Pipeline {
@@ -26,6 +26,8 @@ pub struct Pipeline {
     pub instances: Vec<Instance>,
     /// The sweep it was expanded for.
     pub sweep: Option<Sweep>,
+    /// What its parameters refer to outside of it.
+    pub outside: Found,
 }
 
 /// A sweep: the values of its parameters at each of its points.
@@ -110,12 +112,18 @@ impl fmt::Display for InstanceId {
 }
 
 /// What a stage may use of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
-    /// Threads; the run's `--threads` when absent.
+    /// Threads; a share of the run's `--threads` when absent.
     pub threads: Option<usize>,
+    /// Memory that is set aside for it.
+    pub memory_bytes: Option<u64>,
+    /// Where that is written.
+    pub memory_origin: Option<Origin>,
     /// GPUs.
     pub gpus: usize,
+    /// Where that is written.
+    pub gpus_origin: Option<Origin>,
     /// Expected time, for schedulers that want one.
     pub time: Option<Duration>,
 }

@@ -7,7 +7,10 @@ mod compute;
 mod exchange;
 mod journal;
 mod progress;
+mod ready;
+mod replay;
 mod schedule;
+pub(crate) mod simulate;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use spdflow_cache::{BuildInfo, Digest, Metric};
 
+use crate::capacity::{Capacity, Gpu};
 use crate::error::RunError;
 use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
 use crate::executor::Executor;
+use crate::expectation::Expectation;
 use crate::kind::{Device, StopFlag};
 use crate::lock::Lock;
 use crate::machine::{machine_info, now_text};
@@ -29,6 +34,7 @@ use crate::workspace::Workspace;
 use exchange::Exchange;
 pub use exchange::RemoteOptions;
 use journal::Journal;
+use ready::Held;
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
 use stage::{End, Job, Session, headline};
@@ -42,6 +48,10 @@ pub struct RunOptions {
     pub jobs: usize,
     /// How many threads they share.
     pub threads: usize,
+    /// How much memory they share; that of the machine where absent.
+    pub memory_bytes: Option<u64>,
+    /// The GPUs that are given out.
+    pub gpus: Vec<Gpu>,
     /// Whether what does not depend on a failed stage is still done.
     pub keep_going: bool,
     /// Where to compute.
@@ -52,6 +62,8 @@ pub struct RunOptions {
     pub locked: Option<Lock>,
     /// Where results are looked for before they are computed, and sent after.
     pub remote: Option<RemoteOptions>,
+    /// The arguments of `spdflow run` that say what is run, but for the file: for the script that repeats the run.
+    pub arguments: Vec<String>,
     /// Raised when the user wants to stop.
     pub stop: StopFlag,
     /// The program, for records.
@@ -119,7 +131,15 @@ pub fn run(
     let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
     lease.add_held(&hold, &needed)?;
     drop(hold);
+    let capacity = Capacity::new(pipeline, options.jobs, options.threads, options.memory_bytes, &options.gpus);
+    let may_run = plan.steps.iter().filter(|step| matches!(step.action, Action::Run | Action::Maybe));
+    capacity.refuse_too_large(pipeline, may_run.map(|step| step.index)).map_err(RunError::TooLarge)?;
     journal.write_plan(pipeline, &plan)?;
+    // A run that finds everything in place does nothing that could be repeated.
+    let is_repeatable = plan.steps.iter().any(|step| step.action != Action::Fresh);
+    if is_repeatable {
+        journal.with_folder(|folder| replay::write_script(folder, pipeline, &options.build, &options.arguments))?;
+    }
     journal.on_event(&Event::RunStarted {
         schema: EVENT_SCHEMA,
         run: run.clone(),
@@ -149,13 +169,17 @@ pub fn run(
         last_flush: Mutex::new(begin),
         said: Mutex::default(),
     };
-    let worked = session.while_sending(|| Runner::new(&session, options, plan).work());
+    let worked = session.while_sending(|| Runner::new(&session, options, capacity, plan).work());
     // Also after an error: what is recorded must survive. A memo that cannot be written only costs time later.
     let _ = workspace.write_memos();
     let saved = workspace.cache.flush();
     let (states, failures) = worked?;
     saved?;
 
+    let has_all = states.iter().all(|state| matches!(state, State::OutOfScope | State::Given(_) | State::Done(_)));
+    if is_repeatable && has_all {
+        journal.with_folder(|folder| replay::write_results(folder, pipeline, &states))?;
+    }
     let results = results(states);
     let status = status(&results, options.keep_going);
     let mut counts = BTreeMap::new();
@@ -203,6 +227,8 @@ fn status(results: &[InstanceResult], keep_going: bool) -> RunStatus {
 struct Runner<'a> {
     session: &'a Session<'a>,
     options: &'a RunOptions,
+    capacity: Capacity,
+    expectation: Expectation,
     forced: Vec<bool>,
     /// Why an instance runs, where the plan knew.
     reasons: BTreeMap<usize, String>,
@@ -215,10 +241,15 @@ struct Progress {
     failures: Vec<StageFailure>,
     error: Option<RunError>,
     redone: BTreeMap<usize, u32>,
+    /// When what is being worked on was begun.
+    begun: BTreeMap<usize, Instant>,
+    /// When it was last told how long the rest will take.
+    last_outlook: Option<Instant>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(session: &'a Session<'a>, options: &'a RunOptions, plan: Plan) -> Self {
+    fn new(session: &'a Session<'a>, options: &'a RunOptions, capacity: Capacity, plan: Plan) -> Self {
+        let expectation = Expectation::new(session.pipeline, &plan, session.cache());
         let instances = &session.pipeline.instances;
         for (index, message) in plan.warnings {
             session.warn(&instances[index], message);
@@ -240,17 +271,24 @@ impl<'a> Runner<'a> {
         for (index, fingerprint, known) in plan.given {
             done[index] = Some(Done { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 });
         }
-        let threads = options.threads.max(options.jobs).max(1);
-        let schedule = Schedule::new(session.pipeline, &members, threads, done);
-        let progress = Progress { schedule, failures: Vec::new(), error: None, redone: BTreeMap::new() };
+        let urgency = expectation.urgency(session.pipeline);
+        let progress = Progress {
+            schedule: Schedule::new(session.pipeline, &members, &capacity, urgency, done),
+            failures: Vec::new(),
+            error: None,
+            redone: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            last_outlook: None,
+        };
+        let (progress, changed) = (Mutex::new(progress), Condvar::new());
         let forced = options.scope.forced(session.pipeline);
-        Self { session, options, forced, reasons, progress: Mutex::new(progress), changed: Condvar::new() }
+        Self { session, options, capacity, expectation, forced, reasons, progress, changed }
     }
 
     fn work(self) -> Result<(Vec<State>, Vec<StageFailure>), RunError> {
         if !self.lock().schedule.is_over() {
             std::thread::scope(|scope| {
-                for number in 0..self.options.jobs.max(1) {
+                for number in 0..self.capacity.jobs {
                     let thread = std::thread::Builder::new().name(format!("worker-{number}")).stack_size(STACK_BYTES);
                     let spawned = thread.spawn_scoped(scope, || self.worker());
                     // Without a single thread there is nothing to go on with; the system is out of everything.
@@ -286,26 +324,48 @@ impl<'a> Runner<'a> {
                 self.changed.notify_all();
                 return;
             }
-            let Some(index) = progress.schedule.take(|index| self.threads_of(index)) else {
+            let Some((index, held)) = progress.schedule.take() else {
                 progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let job = self.job(index, &progress);
+            progress.begun.insert(index, Instant::now());
+            self.tell_outlook(&mut progress);
+            let job = self.job(index, &held, &progress);
             drop(progress);
             let end = self.session.work(&job);
             progress = self.lock();
+            progress.begun.remove(&index);
             self.note(&job, end, &mut progress);
             self.changed.notify_all();
         }
     }
 
-    fn threads_of(&self, index: usize) -> usize {
-        let share = (self.options.threads / self.options.jobs.max(1)).max(1);
-        let total = self.options.threads.max(self.options.jobs).max(1);
-        self.session.pipeline.instances[index].resources.threads.unwrap_or(share).clamp(1, total)
+    /// Tells now and then how long the rest will take, as far as durations are known.
+    fn tell_outlook(&self, progress: &mut Progress) {
+        let now = Instant::now();
+        let is_early = progress.last_outlook.is_some_and(|last| now.duration_since(last) < OUTLOOK_PAUSE);
+        if is_early || !self.expectation.is_known() {
+            return;
+        }
+        progress.last_outlook = Some(now);
+        let seconds = |index: usize| self.expectation.seconds(index).unwrap_or(0.0);
+        let left = progress.schedule.states.iter().enumerate().map(|(index, state)| match state {
+            State::Waiting(_) | State::Ready => Some(seconds(index)),
+            State::Busy(_) => {
+                let since = progress.begun.get(&index).map_or(0.0, |begin| now.duration_since(*begin).as_secs_f64());
+                // What takes longer than expected will do so for a while.
+                Some((seconds(index) - since).max(since / 10.0))
+            }
+            State::OutOfScope | State::Given(_) | State::Done(_) | State::Ended(..) => None,
+        });
+        let running: Vec<_> = progress.begun.keys().copied().collect();
+        let pipeline = self.session.pipeline;
+        let urgency = self.expectation.urgency(pipeline);
+        let seconds_left = simulate::seconds(pipeline, &self.capacity, &urgency, left.collect(), &running);
+        self.session.listener.on_event(&Event::Outlook { seconds_left });
     }
 
-    fn job(&self, index: usize, progress: &Progress) -> Job<'a> {
+    fn job(&self, index: usize, held: &Held, progress: &Progress) -> Job<'a> {
         let instance = &self.session.pipeline.instances[index];
         let done = |parent: usize| progress.schedule.done(parent);
         Job {
@@ -315,7 +375,12 @@ impl<'a> Runner<'a> {
             parents: instance.parents().filter_map(|parent| Some((parent, done(parent)?.clone()))).collect(),
             is_forced: self.forced[index],
             planned_why: self.reasons.get(&index).cloned(),
-            threads: self.threads_of(index),
+            threads: held.threads,
+            gpus: held.gpus.iter().map(|gpu| self.capacity.gpus[*gpu].clone()).collect(),
+            expected_seconds: self
+                .expectation
+                .known_seconds(index)
+                .filter(|_| self.expectation.seconds(index).is_some()),
         }
     }
 
@@ -342,6 +407,10 @@ impl<'a> Runner<'a> {
                         (job.instance.id.to_string(), "its files were lost from the cache".to_owned());
                     let input = self.session.pipeline.instances[*producer].id.to_string();
                     self.give_up(job, RunError::InputUnknown { instance, input, why }, progress);
+                } else if let Err(report) =
+                    self.capacity.refuse_too_large(self.session.pipeline, producers.iter().copied())
+                {
+                    self.give_up(job, RunError::TooLarge(report), progress);
                 } else if let Some(producer) = self.redone_too_often(&producers, progress) {
                     let instance = self.session.pipeline.instances[producer].id.to_string();
                     self.give_up(job, RunError::KeepsBreaking { instance }, progress);
@@ -369,6 +438,9 @@ impl<'a> Runner<'a> {
         self.options.stop.raise();
     }
 }
+
+/// How often it is told how long the rest will take.
+const OUTLOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Stages build deep computation graphs; the default of 2 MiB for threads is too little for recursive drops.
 const STACK_BYTES: usize = 32 << 20;

@@ -52,6 +52,12 @@ impl<'a> Workspace<'a> {
         Self { cache, out: OutputRoot::new(path), memo_key: absolute, memos }
     }
 
+    /// Returns the cache.
+    #[must_use]
+    pub fn cache(&self) -> &'a Cache {
+        self.cache
+    }
+
     /// Returns the folder in which the instance's artifact appears.
     #[must_use]
     pub fn folder(&self, instance: &Instance) -> PathBuf {

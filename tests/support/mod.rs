@@ -9,6 +9,17 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+/// Variables of the tester's own that would change what `spdflow` does.
+const UNWANTED: [&str; 7] = [
+    "SPDFLOW_CACHE",
+    "SPDFLOW_REMOTE",
+    "RAYON_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+];
+
 /// A folder to run `spdflow` in.
 pub(crate) struct Bench {
     folder: TempDir,
@@ -45,9 +56,7 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spdflow"));
         command.args(arguments).current_dir(self.path());
-        for variable in
-            ["SPDFLOW_CACHE", "SPDFLOW_REMOTE", "RAYON_NUM_THREADS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"]
-        {
+        for variable in UNWANTED {
             command.env_remove(variable);
         }
         let clouds = ["AWS_", "AZURE_", "GOOGLE_"];

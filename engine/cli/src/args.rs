@@ -3,6 +3,7 @@
 //! Doc comments here are the text of `--help`. Values are checked as far as their form goes; whether a pipeline, a
 //! stage or a key exists is found out by the commands.
 
+mod machine;
 mod remote;
 
 use std::path::PathBuf;
@@ -10,6 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::Device;
+use spdflow_engine::size;
+
+pub(crate) use machine::MachineArgs;
 
 pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
 
@@ -81,7 +85,7 @@ pub(crate) enum Command {
     New(NewArgs),
     /// Show which stage feeds which.
     Graph(GraphArgs),
-    /// Print the log of a stage.
+    /// Print the logs of stages.
     Log(LogArgs),
     /// Show the artifacts of a pipeline: files, digests, parameters.
     Show(ShowArgs),
@@ -169,13 +173,9 @@ pub(crate) struct RunArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// How many stages may run at once.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
-    pub(crate) jobs: usize,
-    /// How many threads the running stages share.
-    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS", default_value_t = all_cores(), value_parser = parse_threads,
-          hide_default_value = true)]
-    pub(crate) threads: usize,
+    /// What it may use.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Go on with what does not depend on a failed stage.
     #[arg(short, long)]
     pub(crate) keep_going: bool,
@@ -214,6 +214,9 @@ pub(crate) struct PlanArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// What a run may use, for the time it will take.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 /// `spdflow status`.
@@ -228,6 +231,9 @@ pub(crate) struct StatusArgs {
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    /// What a run may use, for the time it will take.
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Exit with 3 if anything is out of date.
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -293,15 +299,18 @@ pub(crate) struct LogArgs {
     /// The pipeline.
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// Whose log; must name one instance: `decompose[seed=0]`.
+    /// Whose logs: `decompose`, `decompose[seed=0]`, or a glob; all of them without any.
     #[arg(value_name = "STAGE")]
-    pub(crate) stage: String,
+    pub(crate) stages: Vec<String>,
     /// The cache and the results.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Keep printing as the running stage writes.
-    #[arg(short, long)]
+    /// Keep printing as running stages write, until all have ended.
+    #[arg(short, long, conflicts_with = "run")]
     pub(crate) follow: bool,
+    /// The logs of what this run made or used; `spdflow cache ls --runs` lists the runs.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
 }
 
 /// `spdflow show`.
@@ -480,13 +489,6 @@ fn parse_device(text: &str) -> Result<Device, String> {
     }
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err("expected a whole number of at least 1".to_owned()),
-    }
-}
-
 fn parse_days(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         // Longer than anybody can wait, and still a duration.
@@ -495,33 +497,10 @@ fn parse_days(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Returns a number of bytes: `20GiB` and `20 GiB` are 20 × 2^30, `20GB` is 20 × 10^9, `20` is 20.
+/// Returns a number of bytes; a number without a unit is one already.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..split], text[split..].trim());
-    let units =
-        ["", "B", "kB", "MB", "GB", "TB"].into_iter().zip([0, 0, 1, 2, 3, 4]).map(|(unit, power)| (unit, 1e3, power));
-    let binary = ["KiB", "MiB", "GiB", "TiB"].into_iter().zip(1..).map(|(unit, power)| (unit, 1024.0, power));
-    let scale = units.chain(binary).find(|(known, ..)| known.eq_ignore_ascii_case(unit));
-    match (number.parse::<f64>(), scale) {
-        (Ok(number), Some((_, base, power))) => Ok((number * f64::powi(base, power)) as u64),
-        _ => Err("expected a size such as `20GiB` or `500MB`".to_owned()),
-    }
-}
-
-/// Returns the number of threads; 0 means all cores, as it does to rayon.
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        // An empty variable is one that is not set.
-        _ if text.is_empty() => Ok(all_cores()),
-        Ok(0) => Ok(all_cores()),
-        Ok(count) => Ok(count),
-        Err(_) => Err("expected a whole number".to_owned()),
-    }
-}
-
-fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    let bytes = text.parse().ok().or_else(|| size::parse(text));
+    bytes.ok_or_else(|| "expected a size such as `20GiB` or `500MB`".to_owned())
 }
 
 #[cfg(test)]
@@ -535,12 +514,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_binary_and_decimal_units() {
-        let sizes = ["20", "1.5KiB", "20 GiB", "3gb", "0B"].map(parse_size);
-        assert_eq!(sizes, [Ok(20), Ok(1536), Ok(20 << 30), Ok(3_000_000_000), Ok(0)]);
-        for wrong in ["", "GiB", "1.2.3MB", "5 apples", "-1"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
+    fn sizes_have_units_or_are_bytes() {
+        assert_eq!(["20", "1.5KiB", "0B"].map(parse_size), [Ok(20), Ok(1536), Ok(0)]);
+        assert!(["", "-1", "5 apples"].into_iter().all(|wrong| parse_size(wrong).is_err()));
     }
 
     #[test]

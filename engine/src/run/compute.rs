@@ -16,7 +16,7 @@ use crate::error::RunError;
 use crate::event::{Event, Outcome};
 use crate::executor::ExecutionError;
 use crate::fingerprint::Key;
-use crate::kind::{Device, InputArtifact, StageContext, StageError, Summary};
+use crate::kind::{InputArtifact, StageContext, StageError, Summary};
 use crate::machine::now_text;
 use crate::outputs::Placed;
 use crate::pipeline::Instance;
@@ -123,7 +123,11 @@ impl Session<'_> {
             build: self.build.clone(),
             machine: self.machine.clone(),
             times: made.times,
-            usage: Usage { threads: job.threads, device: device_text(self.device) },
+            usage: Usage {
+                threads: job.threads,
+                device: self.device_of(job).to_string(),
+                gpus: job.gpus.iter().map(|gpu| gpu.id.clone()).collect(),
+            },
             log: self.store_log(&log.path)?,
             interruptions: made.earlier,
             resumed: made.resumed,
@@ -164,6 +168,7 @@ impl Session<'_> {
                 fingerprint: *fingerprint,
                 why: why.to_owned(),
                 earlier_attempts: earlier,
+                expected_seconds: job.expected_seconds,
             });
         }
         let progress = StageProgress::new(name, self.listener, log);
@@ -176,8 +181,10 @@ impl Session<'_> {
             files: &job.instance.files,
             out_dir: &out_dir,
             scratch_dir: &scratch_dir,
+            repro_path: &work.repro_path(),
             threads: job.threads,
-            device: self.device,
+            gpus: &job.gpus,
+            device: self.device_of(job),
             checkpoint_every: self.checkpoint_every,
             progress: &progress,
             stop: &stop,
@@ -247,6 +254,7 @@ impl Session<'_> {
 
     fn publish(&self, record: &Record) -> Result<(), CacheError> {
         self.cache().put_record(record)?;
+        self.cache().note_duration(record);
         let mut last = self.last_flush.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() > FLUSH_PAUSE {
             self.cache().flush()?;
@@ -344,11 +352,4 @@ impl Log {
 
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-fn device_text(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".to_owned(),
-        Device::Cuda(index) => format!("cuda:{index}"),
-    }
 }

@@ -1,6 +1,5 @@
 //! Keeps a run's history in the cache and passes its events on.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use spdflow_cache::{CacheError, RunFolder};
 use crate::event::{Event, Listener};
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
+use crate::run::replay::source_name;
 
 /// Writes events to the run's journal before it passes them to `listener`.
 pub(crate) struct Journal<'a> {
@@ -44,8 +44,7 @@ impl<'a> Journal<'a> {
     pub(crate) fn write_plan(&self, pipeline: &Pipeline, plan: &Plan) -> Result<(), CacheError> {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, source) in pipeline.sources.iter().enumerate() {
-            let stem = Path::new(&source.name).file_name().unwrap_or_default().to_string_lossy();
-            folder.write(&format!("source-{index}-{stem}"), source.text.as_bytes())?;
+            folder.write(&source_name(index, &source.name), source.text.as_bytes())?;
         }
         let mut text = Vec::new();
         for step in &plan.steps {
@@ -61,6 +60,14 @@ impl<'a> Journal<'a> {
         folder.write("plan.jsonl", &text)
     }
 
+    /// Writes more into the run's folder.
+    pub(crate) fn with_folder(
+        &self,
+        write: impl FnOnce(&RunFolder) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
+        write(&self.folder.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Writes the summary and makes sure that every line of the journal arrived.
     pub(crate) fn finish(self, summary: &Event) -> Result<(), CacheError> {
         let mut folder = self.folder.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +81,7 @@ impl<'a> Journal<'a> {
 impl Listener for Journal<'_> {
     fn on_event(&self, event: &Event) {
         // Progress is for those who watch; the history needs no ten lines a second.
-        if !matches!(event, Event::Progress { .. } | Event::Log { .. }) {
+        if !matches!(event, Event::Progress { .. } | Event::Log { .. } | Event::Outlook { .. }) {
             let line = Line { at: self.begin.elapsed().as_secs_f64(), event };
             let line = serde_json::to_string(&line).expect("an event is plain data");
             let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);

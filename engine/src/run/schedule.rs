@@ -1,13 +1,14 @@
 //! Which instance may be worked on next: the bookkeeping of a run, without any work.
 //!
-//! An instance is ready when its producers are done; ready ones are handed out in the order of the pipeline, as far
-//! as the threads they want are free. A result that is found damaged when a consumer needs it sends its producer
-//! back to work, with the consumer waiting again.
+//! An instance is ready when its producers are done; `ready.rs` chooses among the ready ones. A result that is found
+//! damaged when a consumer needs it sends its producer back to work, with the consumer waiting again.
 
 use std::collections::BTreeSet;
 
+use crate::capacity::{Capacity, Demand};
 use crate::event::Outcome;
 use crate::pipeline::Pipeline;
+use crate::run::ready::{Held, ReadyQueue};
 use crate::workspace::Known;
 
 /// An instance whose result is in place.
@@ -30,8 +31,8 @@ pub(crate) enum State {
     Waiting(usize),
     /// May be worked on.
     Ready,
-    /// Is being worked on, with this many threads.
-    Busy(usize),
+    /// Is being worked on.
+    Busy(Held),
     /// Has its result.
     Done(Done),
     /// Ended without a result.
@@ -43,22 +44,29 @@ pub(crate) enum State {
 pub(crate) struct Schedule {
     pub(crate) states: Vec<State>,
     consumers: Vec<Vec<usize>>,
-    ready: BTreeSet<usize>,
+    ready: ReadyQueue,
+    /// What each instance takes.
+    demands: Vec<Demand>,
     busy: usize,
-    free_threads: usize,
     /// Nothing more is handed out.
     pub(crate) is_halted: bool,
 }
 
 impl Schedule {
     /// Returns the schedule of the instances that are `members`, some of which are `done` already.
-    pub(crate) fn new(pipeline: &Pipeline, members: &[bool], threads: usize, mut done: Vec<Option<Done>>) -> Self {
+    pub(crate) fn new(
+        pipeline: &Pipeline,
+        members: &[bool],
+        capacity: &Capacity,
+        urgency: Vec<u64>,
+        mut done: Vec<Option<Done>>,
+    ) -> Self {
         let mut schedule = Self {
             states: Vec::with_capacity(members.len()),
             consumers: vec![Vec::new(); members.len()],
-            ready: BTreeSet::new(),
+            ready: ReadyQueue::new(capacity, urgency),
+            demands: pipeline.instances.iter().map(|instance| capacity.demand(instance)).collect(),
             busy: 0,
-            free_threads: threads,
             is_halted: false,
         };
         for (index, instance) in pipeline.instances.iter().enumerate() {
@@ -97,19 +105,15 @@ impl Schedule {
         matches!(self.states[index], State::Done(_) | State::Given(_))
     }
 
-    /// Hands out the first ready instance whose threads are free; `wanted` says how many it wants.
-    pub(crate) fn take(&mut self, wanted: impl Fn(usize) -> usize) -> Option<usize> {
+    /// Hands out the next ready instance for which what is free suffices.
+    pub(crate) fn take(&mut self) -> Option<(usize, Held)> {
         if self.is_halted {
             return None;
         }
-        let free = self.free_threads;
-        let index = self.ready.iter().copied().find(|index| wanted(*index) <= free)?;
-        let threads = wanted(index);
-        self.ready.remove(&index);
+        let (index, held) = self.ready.take(|index| self.demands[index])?;
         self.busy += 1;
-        self.free_threads -= threads;
-        self.states[index] = State::Busy(threads);
-        Some(index)
+        self.states[index] = State::Busy(held.clone());
+        Some((index, held))
     }
 
     /// Returns whether nothing is or will be handed out.
@@ -118,9 +122,9 @@ impl Schedule {
     }
 
     fn give_back(&mut self, index: usize) {
-        let State::Busy(threads) = self.states[index] else { panic!("instance {index} was not handed out") };
+        let State::Busy(held) = &self.states[index] else { panic!("instance {index} was not handed out") };
         self.busy -= 1;
-        self.free_threads += threads;
+        self.ready.give_back(held);
     }
 
     /// Notes a result and makes its consumers ready that waited for nothing else.
@@ -171,7 +175,7 @@ impl Schedule {
                     match &mut self.states[consumer] {
                         State::Waiting(open) => *open += 1,
                         State::Ready => {
-                            self.ready.remove(&consumer);
+                            self.ready.remove(consumer);
                             self.states[consumer] = State::Waiting(1);
                         }
                         _ => {}

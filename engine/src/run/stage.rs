@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Metric, Stamp};
 
+use crate::capacity::Gpu;
 use crate::error::RunError;
 use crate::event::{Event, Listener, Outcome};
 use crate::executor::Executor;
@@ -80,11 +81,22 @@ pub(crate) struct Job<'a> {
     /// Why it runs, if the plan knew: looking again later may not show it any more.
     pub(crate) planned_why: Option<String>,
     pub(crate) threads: usize,
+    pub(crate) gpus: Vec<Gpu>,
+    /// How long it will run, if that is known.
+    pub(crate) expected_seconds: Option<f64>,
 }
 
 impl Session<'_> {
     pub(crate) fn cache(&self) -> &Cache {
         self.workspace.cache
+    }
+
+    /// Returns where the job computes: on the first GPU it was given, if the run computes on GPUs.
+    pub(crate) fn device_of(&self, job: &Job<'_>) -> Device {
+        match (self.device, job.gpus.first()) {
+            (Device::Cuda(_), Some(gpu)) => Device::Cuda(gpu.ordinal),
+            (device, _) => device,
+        }
     }
 
     /// Tells the user once; the plan and the work often notice the same thing.

@@ -27,6 +27,7 @@ use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Report};
 use crate::kind::Registry;
+use crate::outside::Seen;
 use crate::pipeline::Pipeline;
 use check::Checked;
 
@@ -108,11 +109,13 @@ pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Resu
     let sweep = sweep::take(&mut root, options.sweep.as_deref(), &mut mistakes);
     let mut checked = check::check(&root, path, registry, &mut mistakes);
     let sweep = sweep.and_then(|sweep| sweep.install(&mut checked, &mut mistakes));
-    let around = expand::Around { variables: &variables, sources: &sources, files: options.files };
+    let seen = Seen::default();
+    let around = expand::Around { variables: &variables, sources: &sources, files: options.files, seen: &seen };
     let instances = expand::expand(&checked, &around, &mut mistakes);
     if mistakes.is_empty() {
         let Checked { name, description, expected_time, .. } = checked;
-        Ok(Pipeline { name, description, expected_time, sources, instances, sweep })
+        let outside = seen.found();
+        Ok(Pipeline { name, description, expected_time, sources, instances, sweep, outside })
     } else {
         Err(Report::new(mistakes, sources))
     }

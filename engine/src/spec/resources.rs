@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::Mistakes;
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Policy, Resources};
+use crate::size;
 use crate::spec::read::Entries;
 use crate::value::{DecodeError, Value};
 
@@ -14,6 +15,7 @@ use crate::value::{DecodeError, Value};
 #[serde(deny_unknown_fields)]
 struct Written {
     threads: Option<Threads>,
+    memory: Option<Memory>,
     #[serde(default)]
     gpus: usize,
     time: Option<Time>,
@@ -28,6 +30,21 @@ impl TryFrom<usize> for Threads {
 
     fn try_from(count: usize) -> Result<Self, Self::Error> {
         if count > 0 { Ok(Self(count)) } else { Err("expected a whole number of at least 1, found `0`") }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Memory(u64);
+
+impl TryFrom<String> for Memory {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = size::parse(&text).filter(|bytes| *bytes > 0);
+        bytes
+            .map(Self)
+            .ok_or_else(|| format!("expected an amount of memory like `\"4GiB\"` or `\"500MB\"`, found `\"{text}\"`"))
     }
 }
 
@@ -51,10 +68,14 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 
 /// Returns the resources of `stage`.
 pub(super) fn resources(stage: &str, value: &Value, mistakes: &mut Mistakes) -> Resources {
+    let origin = |key: &str| value.get(key).and_then(|value| value.origin.clone());
     match value.decode_all::<Written>() {
         Ok(written) => Resources {
             threads: written.threads.map(|threads| threads.0),
+            memory_bytes: written.memory.map(|memory| memory.0),
+            memory_origin: origin("memory"),
             gpus: written.gpus,
+            gpus_origin: origin("gpus"),
             time: written.time.map(|time| time.0),
         },
         Err(errors) => {

@@ -5,5 +5,6 @@ mod damage;
 mod failure;
 mod remote;
 mod reuse;
+mod scheduling;
 mod support;
 mod together;

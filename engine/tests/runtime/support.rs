@@ -10,6 +10,7 @@ use spdflow_cache::{BuildInfo, Cache, Digest};
 use spdflow_engine::event::{Event, Listener, Outcome};
 use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::{Device, InputSlot, KindInfo, StageContext, StageError, StageKind, StopFlag, Summary};
+use spdflow_engine::outside::Found;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source};
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::run::{RunOptions, RunSummary, run};
@@ -239,6 +240,7 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
     };
     Pipeline {
         sweep: None,
+        outside: Found::default(),
         name: "p".to_owned(),
         description: String::new(),
         expected_time: None,
@@ -385,9 +387,12 @@ pub fn options() -> RunOptions {
     RunOptions {
         locked: None,
         remote: None,
+        arguments: Vec::new(),
         scope: Scope::default(),
         jobs: 1,
         threads: 2,
+        memory_bytes: None,
+        gpus: Vec::new(),
         keep_going: false,
         device: Device::Cpu,
         checkpoint_every: Duration::from_secs(30),

@@ -3,7 +3,8 @@
 //! The program sees copies of its inputs, the code it was given and nothing of the environment that was not declared.
 //! It starts in a folder of its own (`folder.rs`); what it leaves in its outputs becomes the artifact (`outputs.rs`) only
 //! if it ends with status 0 and has made all of them. `template.rs` reads `{in.NAME}` and the like, `process.rs` starts
-//! and watches the program, `guard.rs` ends it when spdflow itself is killed.
+//! and watches the program, `guard.rs` ends it when spdflow itself is killed, `repro.rs` leaves a script that repeats a
+//! failure.
 
 mod contents;
 mod environment;
@@ -13,6 +14,7 @@ mod outputs;
 mod params;
 mod process;
 mod program;
+mod repro;
 mod template;
 
 use spdflow_engine::kind::{InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
@@ -56,9 +58,10 @@ impl Kind for Command {
         let folder = folder::Folder::make(params, context)?;
         outputs::make_folders(params, context.out_dir)?;
         let arguments = folder.arguments(params)?;
-        let environment = environment::environment(params, &folder)?;
+        let environment = environment::environment(params, &folder, context.gpus)?;
         let program = program::find(&arguments[0], &environment, &folder)?;
-        process::run(&program, &arguments, &environment, folder.start(), context)?;
-        outputs::summary(params, &arguments[0], context.out_dir)
+        process::run(&program, &arguments, &environment, folder.start(), context)
+            .and_then(|()| outputs::summary(params, &arguments[0], context.out_dir))
+            .map_err(|error| repro::with_script(error, &arguments, &environment, folder.start(), context))
     }
 }

@@ -8,6 +8,7 @@ mod import_config;
 mod kinds;
 mod lock;
 mod log;
+mod machine;
 mod metrics;
 mod new;
 mod pipelines;

@@ -1,15 +1,18 @@
 //! `spdflow plan`: what `run` would do to every stage, and why.
 
+use spdflow_engine::capacity::Capacity;
+use spdflow_engine::expectation::Expectation;
 use spdflow_engine::kind::Device;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::{Action, Plan, Scope};
 use spdflow_engine::workspace::Workspace;
 
-use super::store;
+use super::{machine, store};
 use crate::args::{OutputArgs, PlanArgs};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::report::table::Table;
+use crate::report::text::whole_duration;
 
 /// Prints the plan.
 pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure> {
@@ -17,7 +20,8 @@ pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let scope = store::scope(&pipeline, &args.selection)?;
     let cache = store::open(&args.store)?;
     let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    print(&pipeline, &workspace, &scope, args.store.device, style)
+    let capacity = machine::capacity(&args.machine, &pipeline)?;
+    print(&pipeline, &workspace, &scope, args.store.device, &capacity, style)
 }
 
 /// Prints the plan of `scope`; `run --dry-run` is the same.
@@ -26,12 +30,15 @@ pub(super) fn print(
     workspace: &Workspace<'_>,
     scope: &Scope,
     device: Device,
+    capacity: &Capacity,
     style: &OutputArgs,
 ) -> Result<Exit, Failure> {
     let mut plan = store::make_plan(pipeline, workspace, scope, device, style.quiet)?;
     plan.explain(pipeline, workspace, scope, device)?;
+    let expectation = Expectation::new(pipeline, &plan, workspace.cache());
+    let total_seconds = expectation.total_seconds(pipeline, capacity);
     if style.json {
-        super::print_json(json(pipeline, &plan));
+        super::print_json(json(pipeline, &plan, &expectation, total_seconds));
         return Ok(Exit::Done);
     }
     let mut table = Table::new(&["stage", "plan", "fingerprint", "why"]);
@@ -44,11 +51,27 @@ pub(super) fn print(
         ]);
     }
     output::data(&table.text());
+    output::data(&expected_line(total_seconds, capacity.jobs));
     Ok(Exit::Done)
 }
 
+/// Shorter than this, and nobody needs to know how long it takes.
+const SHORT_SECONDS: f64 = 5.0;
+
+/// Returns a line that says how long it will take, nothing if that is short or not known.
+pub(super) fn expected_line(seconds: Option<f64>, jobs: usize) -> String {
+    let Some(seconds) = seconds.filter(|seconds| *seconds >= SHORT_SECONDS) else { return String::new() };
+    let jobs = if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") };
+    format!("about {} with {jobs}\n", whole_duration(seconds))
+}
+
 /// Returns the plan as a JSON document.
-pub(super) fn json(pipeline: &Pipeline, plan: &Plan) -> serde_json::Value {
+pub(super) fn json(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    expectation: &Expectation,
+    total_seconds: Option<f64>,
+) -> serde_json::Value {
     let steps = plan.steps.iter().map(|step| {
         serde_json::json!({
             "stage": pipeline.instances[step.index].id.to_string(),
@@ -57,11 +80,13 @@ pub(super) fn json(pipeline: &Pipeline, plan: &Plan) -> serde_json::Value {
             "compared": step.comparison,
             "fingerprint": step.fingerprint,
             "artifact": step.artifact(),
+            "expected_seconds": expectation.known_seconds(step.index),
         })
     });
     serde_json::json!({
         "pipeline": pipeline.name,
         "counts": counts(plan).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "expected_seconds": total_seconds,
         "stages": steps.collect::<Vec<_>>(),
     })
 }

@@ -14,8 +14,8 @@ use spdflow_engine::plan::Scope;
 use spdflow_engine::run::{RemoteOptions, RunOptions, RunSummary, run as run_pipeline};
 use spdflow_engine::workspace::Workspace;
 
-use super::{lock, store};
-use crate::args::{OutputArgs, RunArgs};
+use super::{lock, machine, store};
+use crate::args::{OutputArgs, PipelineArgs, RunArgs, SelectionArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -38,7 +38,8 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
         let scope = store::scope(&pipeline, &args.selection)?;
         let cache = store::open(&args.store)?;
         let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, style);
+        let capacity = machine::capacity(&args.machine, &pipeline)?;
+        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, &capacity, style);
     }
     let signals = listen()?;
     let summary = once(args, style, &pipeline, &signals, signals.stop.clone())?;
@@ -67,13 +68,16 @@ pub(super) fn once(
     let remote = remote.map(|remote| RemoteOptions { remote, is_read_only: args.remote_read_only });
     let options = RunOptions {
         scope,
-        jobs: args.jobs,
-        threads: args.threads,
+        jobs: args.machine.jobs,
+        threads: args.machine.threads,
+        memory_bytes: args.machine.memory,
+        gpus: machine::gpus(&args.machine)?,
         keep_going: args.keep_going,
         device: args.store.device,
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         locked,
         remote,
+        arguments: arguments(args),
         stop,
         build: build_info(),
     };
@@ -85,6 +89,22 @@ pub(super) fn once(
         output::message(&(closing_line(&summary) + "\n"));
     }
     Ok(summary)
+}
+
+/// Returns the arguments by which a repetition of the run does the same from nothing: neither is anything forced then,
+/// nor known.
+fn arguments(args: &RunArgs) -> Vec<String> {
+    let PipelineArgs { set, profile, sweep, .. } = &args.pipeline;
+    let SelectionArgs { stages, downstream, only, .. } = &args.selection;
+    let option = |name: &str, value: &String| format!("--{name}={value}");
+    let mut words = Vec::new();
+    words.extend(profile.iter().map(|name| option("profile", name)));
+    words.extend(sweep.iter().map(|name| option("sweep", name)));
+    words.extend(set.iter().map(|pair| option("set", pair)));
+    words.push(format!("--device={}", args.store.device));
+    words.extend(downstream.iter().map(|stage| option("downstream", stage)));
+    words.extend(stages.iter().chain(only).cloned());
+    words
 }
 
 /// Returns the lock file that the run must keep to.

@@ -119,7 +119,17 @@ fn stage(kinds: &[&str], variants: &[Json]) -> Json {
                 }],
             },
             "with": { "type": "array", "items": { "type": "string" }, "description": "Shared tables, merged left to right." },
-            "resources": { "type": "object" },
+            "resources": {
+                "type": "object",
+                "additionalProperties": false,
+                "description": "What the stage takes of the machine; never changes a result.",
+                "properties": {
+                    "threads": { "type": "integer", "minimum": 1 },
+                    "memory": { "type": "string", "description": "Set aside for the stage: \"4GiB\", \"500MB\"." },
+                    "gpus": { "type": "integer", "minimum": 0 },
+                    "time": { "type": "string", "description": "Expected time: \"90s\", \"1h30m\"." },
+                },
+            },
         },
         "allOf": variants,
     })

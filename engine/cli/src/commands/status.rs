@@ -1,9 +1,10 @@
 //! `spdflow status`: which stages are up to date.
 
+use spdflow_engine::expectation::Expectation;
 use spdflow_engine::plan::Action;
 use spdflow_engine::workspace::Workspace;
 
-use super::{plan, store};
+use super::{machine, plan, store};
 use crate::args::{OutputArgs, StatusArgs};
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -17,8 +18,11 @@ pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Fail
     let mut made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     made.explain(&pipeline, &workspace, &scope, args.store.device)?;
     let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
+    let capacity = machine::capacity(&args.machine, &pipeline)?;
+    let expectation = Expectation::new(&pipeline, &made, &cache);
+    let total_seconds = expectation.total_seconds(&pipeline, &capacity);
     if style.json {
-        let mut document = plan::json(&pipeline, &made);
+        let mut document = plan::json(&pipeline, &made, &expectation, total_seconds);
         document["is_stale"] = is_stale.into();
         super::print_json(document);
     } else {
@@ -32,6 +36,7 @@ pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Fail
             let id = &pipeline.instances[step.index].id;
             output::data(&format!("  {:6}  {id}: {}\n", step.action.word(), step.why));
         }
+        output::data(&plan::expected_line(total_seconds, capacity.jobs));
     }
     Ok(if is_stale && args.exit_code { Exit::Stale } else { Exit::Done })
 }

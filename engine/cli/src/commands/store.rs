@@ -79,6 +79,7 @@ impl From<RemoteError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match error {
+            RunError::TooLarge(report) => return Self::from(*report),
             RunError::Cache(_) | RunError::Remote(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
             RunError::Drift(_) => Exit::Drift,
             RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,

@@ -1,11 +1,8 @@
-//! Events as Cargo-like lines on stderr, with one live line per running stage on a terminal.
+//! Events as Cargo-like lines on stderr, with live lines below them on a terminal (`live.rs`).
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::event::{Event, Listener, Outcome};
 use spdflow_engine::kind::StopFlag;
@@ -13,7 +10,8 @@ use spdflow_engine::kind::StopFlag;
 use crate::args::OutputArgs;
 use crate::diagnostics;
 use crate::output;
-use crate::report::text::{Color, duration, line, metric, number, size, warning};
+use crate::report::live::Live;
+use crate::report::text::{Color, duration, line, metric, size, warning};
 
 /// Tells a person what happens.
 pub(crate) struct HumanReport {
@@ -30,11 +28,6 @@ enum Verbosity {
     Verbose,
 }
 
-struct Live {
-    lines: MultiProgress,
-    bars: Mutex<BTreeMap<String, ProgressBar>>,
-}
-
 impl HumanReport {
     /// Returns a report that speaks as `output` says; `stop` lets it confirm that a signal was heard.
     pub(crate) fn new(output: &OutputArgs, stop: StopFlag) -> Self {
@@ -45,10 +38,7 @@ impl HumanReport {
         };
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let is_live = verbosity > Verbosity::Quiet && !is_dumb && std::io::stderr().is_terminal();
-        let live = is_live.then(|| Live {
-            lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)),
-            bars: Mutex::default(),
-        });
+        let live = is_live.then(Live::new);
         Self { verbosity, live, stop, has_told_of_stop: AtomicBool::new(false) }
     }
 
@@ -61,35 +51,8 @@ impl HumanReport {
     /// Prints above the live lines.
     fn print(&self, print: impl FnOnce()) {
         match &self.live {
-            Some(live) => live.lines.suspend(print),
+            Some(live) => live.suspend(print),
             None => print(),
-        }
-    }
-
-    fn begin_live(&self, instance: &str) {
-        if let Some(live) = &self.live {
-            // No template of ours can be wrong; the default one is as good as none.
-            let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let bar = live.lines.add(ProgressBar::new_spinner().with_style(style));
-            bar.set_message(line("Running", Color::Cyan, instance));
-            live.bars.lock().unwrap_or_else(PoisonError::into_inner).insert(instance.to_owned(), bar);
-        }
-    }
-
-    fn end_live(&self, instance: &str) {
-        if let Some(live) = &self.live
-            && let Some(bar) = live.bars.lock().unwrap_or_else(PoisonError::into_inner).remove(instance)
-        {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn update_live(&self, instance: &str, text: &str) {
-        if let Some(live) = &self.live
-            && let Some(bar) = live.bars.lock().unwrap_or_else(PoisonError::into_inner).get(instance)
-        {
-            bar.set_message(line("Running", Color::Cyan, &format!("{instance} {text}")));
-            bar.tick();
         }
     }
 
@@ -103,9 +66,11 @@ impl HumanReport {
 impl Listener for HumanReport {
     fn on_event(&self, event: &Event) {
         self.confirm_stop();
+        if let Some(live) = &self.live {
+            live.note(event);
+        }
         match event {
             Event::Started { instance, why, .. } => {
-                self.begin_live(instance);
                 // The live line says the same.
                 let least = if self.live.is_some() { Verbosity::Verbose } else { Verbosity::Normal };
                 self.say(least, "Running", Color::Cyan, &format!("{instance} ({why})"));
@@ -131,24 +96,10 @@ impl Listener for HumanReport {
                 let rest = format!("for {instance}, which {who} is computing");
                 self.say(Verbosity::Normal, "Waiting", Color::Yellow, &rest);
             }
-            Event::Progress { instance, step, total, steps_per_second, seconds_left, headline } => {
-                let mut text = format!("{step}/{total}");
-                if let Some(rate) = steps_per_second {
-                    text += &format!(", {} steps/s", number(rate.round()));
-                }
-                if let Some(seconds) = seconds_left {
-                    text += &format!(", {} left", duration(*seconds));
-                }
-                if let Some(headline) = headline {
-                    text += &format!(", {}", metric(headline));
-                }
-                self.update_live(instance, &text);
-            }
             Event::Log { instance, line } => {
                 self.say(Verbosity::Verbose, "Log", Color::Cyan, &format!("{instance}: {line}"));
             }
             Event::Finished { instance, outcome, restored, seconds, headline, .. } => {
-                self.end_live(instance);
                 let result = headline.as_ref().map(|headline| format!(", {}", metric(headline))).unwrap_or_default();
                 let (least, verb, rest) = match (outcome, restored) {
                     (Outcome::Ran, _) => {
@@ -166,7 +117,6 @@ impl Listener for HumanReport {
                 self.say(least, verb, Color::Green, &rest);
             }
             Event::Interrupted { instance, .. } => {
-                self.end_live(instance);
                 self.say(Verbosity::Normal, "Interrupted", Color::Yellow, &format!("{instance}, its state is saved"));
             }
             Event::Skipped { instance, because } => {
@@ -180,12 +130,12 @@ impl Listener for HumanReport {
                 }
             }
             Event::Failed { instance, message, hint, is_bug, log, .. } => {
-                self.end_live(instance);
                 let diagnostic = failure(instance, message, hint.as_deref(), *is_bug, log.as_deref());
                 // Also when quiet: an error is never held back.
                 self.print(|| diagnostics::print(&diagnostic.into()));
             }
-            Event::RunStarted { .. } | Event::RunFinished { .. } => {}
+            // The live lines say it.
+            Event::RunStarted { .. } | Event::RunFinished { .. } | Event::Outlook { .. } | Event::Progress { .. } => {}
         }
     }
 }

@@ -2,5 +2,7 @@
 
 pub(crate) mod human;
 pub(crate) mod json;
+mod line;
+mod live;
 pub(crate) mod table;
 pub(crate) mod text;

@@ -18,6 +18,12 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// Returns a duration of some seconds or more, without fractions: `41 s`, `3 min 12 s`, `2 h 5 min`.
+pub(crate) fn whole_duration(seconds: f64) -> String {
+    let seconds = seconds.round();
+    if seconds < 100.0 { format!("{seconds:.0} s") } else { duration(seconds) }
+}
+
 /// Returns a duration as one would say it: `48 s`, `20 min`, `2 h 30 min`, `20 h`.
 pub(crate) fn rough_duration(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -19,7 +19,7 @@ with = ["optim"]
 input = { target = "target" }
 inputs = { target = "figures", taget = "target" }
 params = { steps = "x", lr = -1.0, stpes = 3 }
-resources = { threads = 0, time = "soon", cores = 3 }
+resources = { threads = 0, time = "soon", cores = 3, memory = "4" }
 [stage.figures]
 uses = "plot"
 inputs = { decompositions = "nothing" }
@@ -47,7 +47,8 @@ params = { steps = "x", stpes = 3 }
         "p.toml:14:32 `decompose.spd` has no input `taget` [did you mean `target`?]",
         "p.toml:16:25 resources `threads` of stage `decompose`: expected a whole number of at least 1, found `0`",
         "p.toml:16:35 resources `time` of stage `decompose`: expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"soon\"`",
-        "p.toml:16:43 resources of stage `decompose`: unknown key `cores` [known keys: `threads`, `gpus`, `time`]",
+        "p.toml:16:43 resources of stage `decompose`: unknown key `cores` [known keys: `threads`, `memory`, `gpus`, `time`]",
+        "p.toml:16:63 resources `memory` of stage `decompose`: expected an amount of memory like `\"4GiB\"` or `\"500MB\"`, found `\"4\"`",
         "p.toml:19:29 there is no stage `nothing` [known stages: `-bad`, `decompose`, `figures`, `none`, `params`, `target`]",
         "p.toml:20:19 stage `figures` does not run over axis `seed`, so `${seed}` has no value [add it to the stage's matrix: `matrix = [\"seed\"]`]",
         "p.toml:20:38 `${` is not closed in a string `\"${x\"` [a literal `${` is written `$${`]",
