@@ -107,17 +107,23 @@ fn every_experiment_of_the_reference_becomes_the_shipped_pipeline() {
     let hidden = r#"[{"coeff":0.0,"kind":"stochastic_hidden_acts_recon"}]"#;
     let also = r#"[{"coeff":0.0,"kind":"faithfulness"},{"coeff":0.0,"kind":"unmasked_recon"},{"coeff":0.0,"kind":"ci_masked_recon"},{"coeff":0.0,"kind":"stochastic_hidden_acts_recon"}]"#;
     let more_losses = format!("decompose.evaluation.losses: {hidden} instead of {also}");
-    let threshold = "decompose.evaluation.significance_threshold: null instead of 0.03".to_owned();
-    let hidden_threshold = "decompose.evaluation.hidden_significance_threshold: null instead of 0.0115".to_owned();
+    let with_thresholds = |hidden: &str, others: &str| {
+        let threshold = |name: &str, value: &str| format!("decompose.evaluation.{name}: null instead of {value}");
+        vec![
+            threshold("hidden_significance_threshold", hidden),
+            more_losses.clone(),
+            threshold("significance_threshold", others),
+        ]
+    };
     let of_heads = [
         "decompose.evaluation.alive_threshold: 0.0 instead of 0.1",
         r#"decompose.evaluation.metrics: [] instead of [{"kind":"ce_and_kl","rounding_threshold":0.0}]"#,
     ];
     let expected: [(&str, Vec<String>); 8] = [
         ("tms_5-2", vec![more_losses.clone()]),
-        ("tms_5-2-id", vec![more_losses.clone(), hidden_threshold, threshold]),
+        ("tms_5-2-id", with_thresholds("0.0115", "0.03")),
         ("tms_40-10", vec![more_losses.clone()]),
-        ("tms_40-10-id", vec![more_losses]),
+        ("tms_40-10-id", with_thresholds("0.1", "0.1")),
         ("resid_mlp1", vec![]),
         ("resid_mlp2", vec![]),
         ("resid_mlp3", vec![]),
