@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use serde_json::Value;
 
 use crate::support::Bench;
-use crate::support::runs::signal;
+use crate::support::runs::{results, signal};
 
 const PIPELINE: &str = "base = \"base.toml\"\n[stage.target.params]\nsteps = 5\n";
 const BASE: &str = "[stage.target]\nuses = \"train.tms\"\nparams = { n_features = 5, n_hidden = 2, steps = 4 }\n";
@@ -19,7 +19,12 @@ struct Watch {
 
 impl Watch {
     fn start(bench: &Bench) -> Self {
-        let mut command = bench.command(&["run", "w.toml", "--watch", "--json", "--checkpoint-seconds", "1"]);
+        Self::start_with(bench, &[])
+    }
+
+    fn start_with(bench: &Bench, more: &[&str]) -> Self {
+        let arguments = ["run", "w.toml", "--watch", "--json", "--checkpoint-seconds", "1"];
+        let mut command = bench.command(&[&arguments, more].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         Self { child, lines }
@@ -86,6 +91,28 @@ fn edits_run_again_and_mistakes_are_waited_out() {
     assert_eq!(watch.outcomes(), ["ran"]);
     write(&bench, "base.toml", BASE);
     assert_eq!(watch.outcomes(), ["cached"]);
+    watch.end();
+}
+
+#[test]
+fn a_locked_watch_tells_of_departures_and_makes_nothing_else() {
+    let bench = Bench::new().file("w.toml", PIPELINE).file("base.toml", BASE);
+    for command in ["run", "lock"] {
+        let outcome = bench.run(&[command, "w.toml", "--quiet"]);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+    let mut watch = Watch::start_with(&bench, &["--locked"]);
+    watch.until("watching");
+    let before = results(&bench);
+    write(&bench, "w.toml", &PIPELINE.replace('5', "6"));
+    let events = watch.until("watching");
+    let error = events.iter().find(|event| event["event"] == "error").expect("an error");
+    assert!(error["errors"][0]["message"].to_string().contains("w.lock"), "{error}");
+    assert!(!events.iter().any(|event| event["event"] == "started"), "{events:?}");
+    assert_eq!(results(&bench), before);
+    write(&bench, "w.toml", PIPELINE);
+    let events = watch.until("watching");
+    assert!(!events.iter().any(|event| event["event"] == "error"), "{events:?}");
     watch.end();
 }
 

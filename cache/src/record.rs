@@ -284,6 +284,16 @@ fn seal(record: &Record) -> String {
     format!("{SEAL_START}{}{SEAL_END}{body}", Digest::of(body.as_bytes()))
 }
 
+impl Record {
+    /// Returns the record that a file's bytes hold, which must be that of `fingerprint`.
+    ///
+    /// # Errors
+    /// Why they cannot be trusted.
+    pub fn unseal(bytes: &[u8], fingerprint: &Digest) -> Result<Self, String> {
+        unseal(bytes, fingerprint)
+    }
+}
+
 pub(crate) fn unseal(bytes: &[u8], fingerprint: &Digest) -> Result<Record, String> {
     let (head, body) = bytes.split_at_checked(SEAL_START.len() + 64 + SEAL_END.len()).ok_or("it is cut short")?;
     let sealed = std::str::from_utf8(head)
