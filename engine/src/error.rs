@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use spdflow_cache::CacheError;
 
-use crate::fingerprint::FingerprintError;
 use crate::lock::Drift;
 
 /// Why a plan or a run was given up.
@@ -13,14 +12,6 @@ pub enum RunError {
     /// The cache, or the folder for results, cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// Parameters have no fingerprint.
-    #[error("stage `{instance}`: {source}")]
-    Fingerprint {
-        /// The instance.
-        instance: String,
-        /// What is wrong.
-        source: FingerprintError,
-    },
     /// The place of a result is taken by something that is not a result.
     #[error("the result of `{instance}` belongs at `{}`, but something that spdflow did not make is there", path.display())]
     OutputTaken {
@@ -56,7 +47,6 @@ impl RunError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Cache(error) => error.hint(),
-            Self::Fingerprint { .. } => Some("give it a number, or leave it out for its default".to_owned()),
             Self::OutputTaken { .. } => Some("move it away, or choose another folder with `--out DIR`".to_owned()),
             Self::InputUnknown { instance, .. } => Some(format!(
                 "name it as a target instead of with `--only`, and what it needs runs first: `{instance}`"

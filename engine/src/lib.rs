@@ -16,6 +16,7 @@ pub mod lock;
 pub mod machine;
 mod outputs;
 pub mod outside;
+pub mod params;
 pub mod pipeline;
 pub mod plan;
 pub mod run;

@@ -137,7 +137,7 @@ fn add_ancestors(pipeline: &Pipeline, members: &mut [bool]) {
 /// blobs the cache lost are taken back from results that still hold them.
 ///
 /// # Errors
-/// [`RunError`] if the cache cannot be read, a parameter has no fingerprint, or a result that must be known is not.
+/// [`RunError`] if the cache cannot be read, or a result that must be known is not.
 pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, device: Device) -> Result<Plan, RunError> {
     let members = scope.members(pipeline);
     let needed = scope.needed(pipeline, &members);
@@ -165,7 +165,7 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
             None => {
                 // All parents are known here, so each digest exists.
                 let inputs = input_digests(instance, |parent| artifacts[parent]);
-                let fingerprint = fingerprint(instance, &inputs, device)?;
+                let fingerprint = key(instance, &inputs, device).fingerprint();
                 let warnings = &mut plan.warnings;
                 let found = if is_forced {
                     Found::Absent { why: "forced".to_owned() }
@@ -272,15 +272,4 @@ pub(crate) fn key<'a>(instance: &'a Instance, inputs: &'a BTreeMap<String, Vec<D
         inputs,
         numeric_target: device.numeric_target(),
     }
-}
-
-/// Returns the fingerprint of an instance with the given inputs.
-pub(crate) fn fingerprint(
-    instance: &Instance,
-    inputs: &BTreeMap<String, Vec<Digest>>,
-    device: Device,
-) -> Result<Digest, RunError> {
-    key(instance, inputs, device)
-        .fingerprint()
-        .map_err(|source| RunError::Fingerprint { instance: instance.id.to_string(), source })
 }

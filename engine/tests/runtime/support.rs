@@ -10,6 +10,7 @@ use spdflow_cache::{BuildInfo, Cache, Digest};
 use spdflow_engine::event::{Event, Listener, Outcome};
 use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::{Device, InputSlot, KindInfo, StageContext, StageError, StageKind, StopFlag, Summary};
+use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source};
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::run::{RunOptions, RunSummary, run};
@@ -230,7 +231,7 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
         Instance {
             id: InstanceId { stage: stage.name.to_owned(), axes: BTreeMap::new() },
             kind: stage.kind,
-            params: Value { data: Data::Table(params), origin: None },
+            params: Params::of(&Value { data: Data::Table(params), origin: None }).unwrap(),
             inputs: BTreeMap::from([("of".to_owned(), of)]),
             files: BTreeMap::new(),
             resources: Resources::default(),

@@ -73,7 +73,7 @@ impl From<RunError> for Failure {
         let exit = match error {
             RunError::Cache(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
             RunError::Drift(_) => Exit::Drift,
-            RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
+            RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
         };
         Self::new(exit, Diagnostic::new(error.to_string()).hint_if_any(error.hint()))
     }
