@@ -8,8 +8,10 @@ mod blob;
 mod digest;
 mod error;
 mod gc;
+mod index;
 mod lease;
 mod memo;
+mod packed;
 mod record;
 mod run_folder;
 mod stamp;
@@ -22,8 +24,10 @@ pub use blob::BlobState;
 pub use digest::{Digest, ParseDigestError};
 pub use error::CacheError;
 pub use gc::{Class, Collected, Garbage, GarbageClass, Keep};
+pub use index::read_index;
 pub use lease::{Hold, Lease};
 pub use memo::{FolderMemo, FolderState, MemoFile, Memos};
+pub use packed::{Packer, Unpacker};
 pub use record::{
     Artifact, BuildInfo, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage, artifact_digest,
 };
