@@ -11,6 +11,7 @@ mod failures;
 mod gc;
 mod golden;
 mod import_config;
+mod kept_pipelines;
 mod layering;
 mod locking;
 mod misfits;

@@ -19,6 +19,7 @@ pub mod outside;
 pub mod params;
 pub mod pipeline;
 pub mod plan;
+pub mod program;
 pub mod run;
 mod select;
 pub mod spec;

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::value::{Data, Entry, Value};
@@ -22,7 +23,9 @@ use crate::value::{Data, Entry, Value};
 /// Parameters in canonical bytes.
 #[derive(Clone)]
 pub struct Params {
+    /// Perhaps those of many instances.
     bytes: Arc<[u8]>,
+    range: Range<usize>,
 }
 
 /// A parameter that is not a number.
@@ -41,13 +44,22 @@ impl Params {
     pub fn of(value: &Value) -> Result<Self, NotANumber> {
         let mut bytes = Vec::with_capacity(512);
         write_value(&mut bytes, value, &mut String::new())?;
-        Ok(Self { bytes: bytes.into() })
+        let range = 0..bytes.len();
+        Ok(Self { bytes: bytes.into(), range })
+    }
+
+    /// Returns the parameters whose bytes are part of `bytes`; `None` if they are not those of a value.
+    pub(crate) fn within(bytes: &Arc<[u8]>, range: Range<usize>) -> Option<Self> {
+        let params = Self { bytes: bytes.clone(), range };
+        let mut rest = params.bytes.get(params.range.clone())?;
+        skip_value(&mut rest)?;
+        rest.is_empty().then_some(params)
     }
 
     /// Returns the bytes.
     #[must_use]
     pub fn canonical(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[self.range.clone()]
     }
 
     /// Returns the value.
@@ -170,6 +182,22 @@ fn read_value(rest: &mut &[u8]) -> Option<Value> {
     Some(Value::new(data))
 }
 
+/// Goes past a value, `None` if there is none.
+fn skip_value(rest: &mut &[u8]) -> Option<()> {
+    let [tag] = chunk(rest)?;
+    match tag {
+        b'b' => chunk::<1>(rest).map(|_| ()),
+        b'i' | b'f' => chunk::<8>(rest).map(|_| ()),
+        b's' => read_text(rest).map(|_| ()),
+        b'a' => (0..read_length(rest)?).try_for_each(|_| skip_value(rest)),
+        b't' => (0..read_length(rest)?).try_for_each(|_| {
+            read_key(rest)?;
+            skip_value(rest)
+        }),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -182,6 +210,10 @@ mod tests {
         fn canonical_bytes_give_the_value_back(value in any_value()) {
             let params = Params::of(&value).unwrap();
             prop_assert!(same(&params.value(), &value));
+            let (bytes, range) = (params.bytes.clone(), params.range.clone());
+            prop_assert!(Params::within(&bytes, range.clone()).is_some());
+            prop_assert!(Params::within(&bytes, 0..range.end - 1).is_none());
+            prop_assert!(Params::within(&bytes, 0..range.end + 1).is_none());
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) struct Around<'a> {
     pub(super) variables: &'a Variables,
     pub(super) sources: &'a [Source],
     pub(super) files: &'a dyn Files,
+    pub(super) seen: &'a Seen,
 }
 
 /// Returns the positions on axes of these lengths of the point with this number, the last axis fastest.
@@ -64,7 +65,6 @@ fn coordinates(lengths: &[usize], mut number: usize) -> Vec<usize> {
 
 /// Returns the instances, producers first. Complete only if no mistake was found.
 pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mistakes) -> Vec<Instance> {
-    let seen = Seen::default();
     let joins = join::Joins::new(checked, mistakes);
     let mut needs = Needs::new(checked.stages.len());
     for (consumer, producer, _) in joins.edges() {
@@ -92,7 +92,7 @@ pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mist
         let takes_any = |kind: &Arc<dyn StageKind>| kind.info().inputs.iter().any(|slot| slot.name == "*");
         let counted = slots.iter().filter(|_| spec.kind.as_ref().is_some_and(takes_any));
         let inputs = counted.map(|slot| (slot.name.clone(), most(slot))).collect();
-        let finder = Finder { checked, around, inputs, seen: &seen };
+        let finder = Finder { checked, around, inputs };
         let params = finder.params_of(spec, placement, &mut used, mistakes);
         // With mistakes the pipeline is never handed out, so nothing is assembled any more.
         let (Some(kind), true) = (&spec.kind, mistakes.is_empty()) else { continue };
@@ -170,7 +170,6 @@ struct Finder<'a> {
     around: &'a Around<'a>,
     /// How many artifacts each input takes at most, if the kind takes inputs of any name.
     inputs: BTreeMap<String, usize>,
-    seen: &'a Seen,
 }
 
 impl Finder<'_> {
@@ -217,7 +216,7 @@ impl Finder<'_> {
                 sources: self.around.sources,
                 written: &params,
                 inputs: &self.inputs,
-                seen: self.seen,
+                seen: self.around.seen,
             };
             match kind.resolve_with(&params, &outside) {
                 Ok((params, files)) => {

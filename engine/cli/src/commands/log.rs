@@ -14,17 +14,18 @@ use crate::failure::{Exit, Failure};
 
 /// Prints the log.
 pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
     let chosen = pipeline.select(std::slice::from_ref(&args.stage)).map_err(Failure::input)?;
     let &[index] = chosen.as_slice() else {
         let first = pipeline.instances[chosen[0]].id.to_string();
         let message = format!("`{}` means {} stages, but a log belongs to one", args.stage, chosen.len());
         return Err(Failure::input(Diagnostic::new(message).hint(format!("name one of them: `{first}`"))));
     };
-    let scope = store::targets(&pipeline, std::slice::from_ref(&args.stage))?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
+    let scope = store::targets(pipeline, std::slice::from_ref(&args.stage))?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, true)?;
     let id = &pipeline.instances[index].id;
     // The chosen instance is in its own scope.
     let step = plan.steps.iter().find(|step| step.index == index).expect("the target is planned");

@@ -13,11 +13,12 @@ use crate::report::table::Table;
 
 /// Prints the plan.
 pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.selection)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    print(&pipeline, &workspace, &scope, args.store.device, style)
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
+    let scope = store::scope(pipeline, &args.selection)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    print(pipeline, &workspace, &scope, args.store.device, style)
 }
 
 /// Prints the plan of `scope`; `run --dry-run` is the same.
