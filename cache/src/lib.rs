@@ -10,6 +10,7 @@ mod error;
 mod gc;
 mod index;
 mod lease;
+mod look;
 mod memo;
 mod packed;
 mod record;
