@@ -126,6 +126,8 @@ fn load_seen(path: &Path, options: &LoadOptions<'_>, registry: &Registry, seen: 
     let sweep = sweep::take(&mut root, options.sweep.as_deref(), &mut mistakes);
     let mut checked = check::check(&root, path, registry, &mut mistakes);
     let sweep = sweep.and_then(|sweep| sweep.install(&mut checked, &mut mistakes));
+    // Of a large pipeline the tree takes half of all memory.
+    drop(root);
     let around = expand::Around { variables: &variables, sources: &sources, files: options.files, seen };
     let instances = expand::expand(&checked, &around, &mut mistakes);
     if mistakes.is_empty() {

@@ -222,10 +222,9 @@ pub fn stage(
 
 /// Returns a pipeline named `p` of stages given producers first.
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
-    let names: Vec<_> = stages.iter().map(|stage| stage.name).collect();
+    let places: BTreeMap<_, _> = stages.iter().enumerate().map(|(place, stage)| (stage.name, place)).collect();
     let instance = |stage: Stage| {
-        let position = |name: &&str| names.iter().position(|other| other == name).expect("producers come first");
-        let of: Vec<_> = stage.inputs.iter().map(position).collect();
+        let of: Vec<_> = stage.inputs.iter().map(|name| places[name]).collect();
         let entry = |data| Entry { key_origin: None, value: Value { data, origin: None } };
         let params = stage.params.into_iter().map(|(key, data)| (key.to_owned(), entry(data))).collect();
         Instance {
