@@ -100,12 +100,14 @@ fn options() -> RunOptions {
 
 fn main() {
     let pipeline = pipeline();
-    let round = |_| {
-        // On a disk: a file system in memory would hide what the engine asks of one.
-        let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    // On a disk: a file system in memory would hide what the engine asks of one. Nothing is removed between rounds, since
+    // some file systems are slow to make files soon after they removed many.
+    let place = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let round = |number: usize| {
+        let folder = place.path().join(number.to_string());
         let begin = Instant::now();
-        let cache = Cache::open(&folder.path().join("cache")).expect("a cache");
-        let workspace = Workspace::new(&cache, &folder.path().join("out"), &pipeline);
+        let cache = Cache::open(&folder.join("cache")).expect("a cache");
+        let workspace = Workspace::new(&cache, &folder.join("out"), &pipeline);
         let summary = run(&pipeline, &workspace, &options(), &Local, &Silent).expect("a run");
         assert_eq!(summary.status, RunStatus::Done);
         begin.elapsed().as_secs_f64() * 1e3 / STAGES as f64
