@@ -8,6 +8,7 @@ use std::path::Path;
 
 use spdflow_engine::cache::Digest;
 use spdflow_engine::fingerprint::{Key, to_json};
+use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, Pipeline};
 use spdflow_engine::spec::{self, LoadOptions};
 use spdflow_engine::value::{Data, Entry, Value};
@@ -33,11 +34,11 @@ fn every_kind() -> Pipeline {
 
 /// Returns the fingerprint of a stage with these parameters, or nothing if its kind refuses them.
 fn fingerprint(instance: &Instance, params: &Value) -> Option<Digest> {
-    let resolved = instance.kind.resolve(params).ok()?;
+    let resolved = Params::of(&instance.kind.resolve(params).ok()?).expect("no parameter is NaN");
     let info = instance.kind.info();
     let (inputs, numeric_target) = (BTreeMap::new(), "cpu");
     let key = Key { kind: info.name, version: info.version, params: &resolved, inputs: &inputs, numeric_target };
-    Some(key.fingerprint().expect("no parameter is NaN"))
+    Some(key.fingerprint())
 }
 
 fn value(data: Data) -> Value {
@@ -190,7 +191,7 @@ fn the_examples_give_every_parameter() {
     let pipeline = every_kind();
     for kind in spdflow_stages::registry().iter() {
         let of_kind = pipeline.instances.iter().filter(|instance| instance.kind.info().name == kind.info().name);
-        let params: Vec<_> = of_kind.map(|instance| to_json(&instance.params)).collect();
+        let params: Vec<_> = of_kind.map(|instance| to_json(&instance.params.value())).collect();
         let (schema, mut found) = (kind.params_schema(), Vec::new());
         missing(&schema, &schema, "", &params.iter().collect::<Vec<_>>(), &mut found);
         assert_eq!(found, [""; 0], "give these parameters of `{}` in tests/fixtures/every_kind.toml", kind.info().name);
@@ -217,7 +218,7 @@ fn tagged(shown: &serde_json::Value) -> serde_json::Value {
 #[test]
 fn writing_every_default_is_the_same_fingerprint() {
     for instance in every_kind().instances {
-        let written = &instance.params;
+        let written = &instance.params.value();
         let mut left_out = 0;
         for table in paths(written, &|data| matches!(data, Data::Table(_))) {
             let Data::Table(entries) = &at(written, &table).data else { continue };
@@ -251,12 +252,13 @@ fn writing_every_default_is_the_same_fingerprint() {
 fn whole_numbers_may_be_written_for_floats() {
     for instance in every_kind().instances {
         let is_whole = |data: &Data| matches!(data, Data::Float(number) if number.fract() == 0.0);
-        for path in paths(&instance.params, &is_whole) {
-            let mut other = instance.params.clone();
+        let written = instance.params.value();
+        for path in paths(&written, &is_whole) {
+            let mut other = written.clone();
             let Data::Float(number) = at(&other, &path).data else { continue };
             at_mut(&mut other, &path).data = Data::Integer(number as i64);
             let place = text(&path);
-            assert_eq!(fingerprint(&instance, &other), fingerprint(&instance, &instance.params), "`{place}`");
+            assert_eq!(fingerprint(&instance, &other), fingerprint(&instance, &written), "`{place}`");
         }
     }
 }
@@ -267,16 +269,17 @@ fn every_parameter_moves_the_fingerprint() {
     let (mut seen, mut moved) = (BTreeSet::new(), BTreeSet::new());
     for instance in every_kind().instances {
         let choices = choices(&instance.kind.params_schema());
-        let before = fingerprint(&instance, &instance.params).expect("the example is right");
-        for path in paths(&instance.params, &is_leaf) {
+        let written = instance.params.value();
+        let before = fingerprint(&instance, &written).expect("the example is right");
+        for path in paths(&written, &is_leaf) {
             let keys: Vec<_> = path.iter().filter(|step| matches!(step, Step::Key(_))).cloned().collect();
             let name = (instance.kind.info().name, text(&keys));
             // Another `kind` needs other keys beside it, and is then refused.
             if path.last() != Some(&Step::Key("kind".to_owned())) {
                 seen.insert(name.clone());
             }
-            for other in others(&at(&instance.params, &path).data, &choices) {
-                let mut changed = instance.params.clone();
+            for other in others(&at(&written, &path).data, &choices) {
+                let mut changed = written.clone();
                 at_mut(&mut changed, &path).data = other.clone();
                 let Some(after) = fingerprint(&instance, &changed) else { continue };
                 let (place, id) = (text(&path), &instance.id);
@@ -296,8 +299,9 @@ fn every_parameter_moves_the_fingerprint() {
 #[test]
 fn every_table_refuses_an_unknown_key() {
     for instance in every_kind().instances {
-        for path in paths(&instance.params, &|data| matches!(data, Data::Table(_))) {
-            let mut other = instance.params.clone();
+        let written = instance.params.value();
+        for path in paths(&written, &|data| matches!(data, Data::Table(_))) {
+            let mut other = written.clone();
             let Data::Table(table) = &mut at_mut(&mut other, &path).data else { continue };
             table.insert("no_such_key".to_owned(), Entry { key_origin: None, value: value(Data::Integer(1)) });
             let found = instance.kind.resolve(&other).err().map(|errors| format!("{errors:?}")).unwrap_or_default();

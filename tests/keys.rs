@@ -145,7 +145,7 @@ fn key_of(text: String) -> Digest {
         inputs: &BTreeMap::new(),
         numeric_target: Device::Cpu.numeric_target(),
     };
-    key.fingerprint().expect("a key")
+    key.fingerprint()
 }
 
 fn scalar() -> impl Strategy<Value = Scalar> {

@@ -12,6 +12,7 @@ mod failures;
 mod gc;
 mod golden;
 mod import_config;
+mod kept_pipelines;
 mod keys;
 mod layering;
 mod locking;

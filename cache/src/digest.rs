@@ -41,6 +41,17 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// Appends `ab/cdef…`, where things of this digest lie below their folder.
+    pub(crate) fn push_place(&self, path: &mut String) {
+        let text = blake3::Hash::from_bytes(self.0).to_hex();
+        let (head, tail) = text.split_at(2);
+        path.push_str(head);
+        path.push('/');
+        path.push_str(tail);
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())

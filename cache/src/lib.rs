@@ -9,8 +9,11 @@ mod digest;
 mod durations;
 mod error;
 mod gc;
+mod index;
 mod lease;
+mod look;
 mod memo;
+mod packed;
 mod record;
 pub mod remote;
 mod run_folder;
@@ -25,8 +28,10 @@ pub use digest::{Digest, ParseDigestError};
 pub use durations::Durations;
 pub use error::CacheError;
 pub use gc::{Class, Collected, Garbage, GarbageClass, Keep};
+pub use index::read_index;
 pub use lease::{Hold, Lease};
 pub use memo::{FolderMemo, FolderState, MemoFile, Memos};
+pub use packed::{Packer, Unpacker};
 pub use record::{
     Artifact, BuildInfo, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage, artifact_digest,
 };

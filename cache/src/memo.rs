@@ -5,15 +5,16 @@
 //! memo file in `index/` belongs to one output root. It may be deleted at any time; a damaged one, one from before
 //! the last reboot (file contents may have been lost with the power) or one of another format is ignored.
 //!
-//! File: `spdflow-memo 1\n`, the body, the digest of the body. Body: boot id, then the entries; texts and lists are
-//! preceded by their length as u32, numbers are little-endian.
+//! File: as in `packed.rs`, with the format `spdflow-memo 1\n`. Body: boot id, then the entries.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::blob::digest_file;
+use crate::index::read_index;
+use crate::packed::{Packer, Unpacker};
 use crate::{Cache, CacheError, Digest, Stamp};
 
 /// What was seen of one output folder.
@@ -197,7 +198,8 @@ impl Cache {
     /// Returns the memos of the output root `root`; none if there are none that can be trusted.
     #[must_use]
     pub fn read_memos(&self, root: &Path) -> Memos {
-        let entries = fs::read(self.memo_path(root)).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let body = read_index(self.root(), &memo_name(root), FORMAT);
+        let entries = body.and_then(|body| decode(&body)).unwrap_or_default();
         Memos { entries, changed: false }
     }
 
@@ -209,150 +211,73 @@ impl Cache {
         if !std::mem::take(&mut memos.changed) {
             return Ok(());
         }
-        self.write_whole(&self.memo_path(root), &encode(&memos.entries), 0o644)
-    }
-
-    fn memo_path(&self, root: &Path) -> PathBuf {
-        let name = Digest::of(root.as_os_str().as_encoded_bytes()).short();
-        self.root().join("index").join(format!("{name}.memo"))
+        self.write_index(&memo_name(root), FORMAT, &encode(&memos.entries))
     }
 }
 
-const MAGIC: &[u8] = b"spdflow-memo 1\n";
+fn memo_name(root: &Path) -> String {
+    format!("{}.memo", Digest::of(root.as_os_str().as_encoded_bytes()).short())
+}
+
+const FORMAT: &[u8] = b"spdflow-memo 1\n";
 
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 fn encode(entries: &BTreeMap<String, Arc<FolderMemo>>) -> Vec<u8> {
-    let mut body = Vec::new();
-    put_text(&mut body, &boot_id());
-    put_length(&mut body, entries.len());
-    for (folder, memo) in entries {
-        put_text(&mut body, folder);
-        body.extend_from_slice(memo.fingerprint.as_bytes());
-        body.extend_from_slice(memo.artifact.as_bytes());
-        put_stamp(&mut body, &memo.record);
-        put_length(&mut body, usize::from(memo.headline.is_some()));
-        if let Some((name, value)) = &memo.headline {
-            put_text(&mut body, name);
-            body.extend_from_slice(&value.to_bits().to_le_bytes());
-        }
-        put_length(&mut body, memo.folders.len());
-        for (path, stamp) in &memo.folders {
-            put_text(&mut body, path);
-            put_stamp(&mut body, stamp);
-        }
-        put_length(&mut body, memo.files.len());
-        for file in &memo.files {
-            put_text(&mut body, &file.path);
-            body.extend_from_slice(file.digest.as_bytes());
-            put_stamp(&mut body, &file.stamp);
-        }
-        body.extend_from_slice(&memo.seen.to_le_bytes());
-    }
-    let digest = Digest::of(&body);
-    [MAGIC, &body, digest.as_bytes()].concat()
+    let mut body = Packer::default();
+    body.text(&boot_id());
+    body.list(entries.iter(), |body, (folder, memo)| {
+        body.text(folder);
+        body.digest(&memo.fingerprint);
+        body.digest(&memo.artifact);
+        body.stamp(&memo.record);
+        body.list(memo.headline.iter(), |body, (name, value)| {
+            body.text(name);
+            body.number(value.to_bits());
+        });
+        body.list(memo.folders.iter(), |body, (path, stamp)| {
+            body.text(path);
+            body.stamp(stamp);
+        });
+        body.list(memo.files.iter(), |body, file| {
+            body.text(&file.path);
+            body.digest(&file.digest);
+            body.stamp(&file.stamp);
+        });
+        body.signed(memo.seen);
+    });
+    body.into_bytes()
 }
 
-fn put_length(body: &mut Vec<u8>, length: usize) {
-    // Lengths of names and of lists of files: far below 2^32.
-    body.extend_from_slice(&u32::try_from(length).expect("a memo list is short").to_le_bytes());
-}
-
-fn put_text(body: &mut Vec<u8>, text: &str) {
-    put_length(body, text.len());
-    body.extend_from_slice(text.as_bytes());
-}
-
-fn put_stamp(body: &mut Vec<u8>, stamp: &Stamp) {
-    for number in [stamp.device, stamp.inode, stamp.size_bytes] {
-        body.extend_from_slice(&number.to_le_bytes());
-    }
-    for number in [stamp.modified, stamp.changed] {
-        body.extend_from_slice(&number.to_le_bytes());
-    }
-}
-
-fn decode(bytes: &[u8]) -> Option<BTreeMap<String, Arc<FolderMemo>>> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (body, digest) = rest.split_last_chunk::<32>()?;
-    if Digest::of(body).as_bytes() != digest {
+fn decode(body: &[u8]) -> Option<BTreeMap<String, Arc<FolderMemo>>> {
+    let mut body = Unpacker::new(body);
+    if body.text()? != boot_id() {
         return None;
     }
-    let mut reader = Reader { rest: body };
-    if reader.text()? != boot_id() {
-        return None;
-    }
-    let mut entries = BTreeMap::new();
-    for _ in 0..reader.length()? {
-        let folder = reader.text()?;
+    let entries = body.list(|body| {
+        let folder = body.text()?.to_owned();
         let memo = FolderMemo {
-            fingerprint: reader.digest()?,
-            artifact: reader.digest()?,
-            record: reader.stamp()?,
-            headline: match reader.length()? {
-                0 => None,
-                _ => Some((reader.text()?, f64::from_bits(reader.number()?))),
-            },
-            folders: (0..reader.length()?).map(|_| Some((reader.text()?, reader.stamp()?))).collect::<Option<_>>()?,
-            files: (0..reader.length()?)
-                .map(|_| Some(MemoFile { path: reader.text()?, digest: reader.digest()?, stamp: reader.stamp()? }))
-                .collect::<Option<_>>()?,
-            seen: reader.signed()?,
+            fingerprint: body.digest()?,
+            artifact: body.digest()?,
+            record: body.stamp()?,
+            headline: body.list(|body| Some((body.text()?.to_owned(), f64::from_bits(body.number()?))))?.pop(),
+            folders: body.list(|body| Some((body.text()?.to_owned(), body.stamp()?)))?,
+            files: body.list(|body| {
+                Some(MemoFile { path: body.text()?.to_owned(), digest: body.digest()?, stamp: body.stamp()? })
+            })?,
+            seen: body.signed()?,
         };
-        entries.insert(folder, Arc::new(memo));
-    }
-    Some(entries)
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn chunk<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (chunk, rest) = self.rest.split_first_chunk::<N>()?;
-        self.rest = rest;
-        Some(*chunk)
-    }
-
-    fn length(&mut self) -> Option<u32> {
-        self.chunk().map(u32::from_le_bytes)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.chunk().map(u64::from_le_bytes)
-    }
-
-    fn signed(&mut self) -> Option<i64> {
-        self.chunk().map(i64::from_le_bytes)
-    }
-
-    fn digest(&mut self) -> Option<Digest> {
-        self.chunk().map(Digest::from_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.length()? as usize;
-        let (text, rest) = self.rest.split_at_checked(length)?;
-        self.rest = rest;
-        String::from_utf8(text.to_vec()).ok()
-    }
-
-    fn stamp(&mut self) -> Option<Stamp> {
-        Some(Stamp {
-            device: self.number()?,
-            inode: self.number()?,
-            size_bytes: self.number()?,
-            modified: self.signed()?,
-            changed: self.signed()?,
-        })
-    }
+        Some((folder, Arc::new(memo)))
+    })?;
+    body.is_empty().then(|| entries.into_iter().collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn write_folder(dir: &Path) -> (PathBuf, Vec<(String, Digest)>) {
@@ -384,13 +309,15 @@ mod tests {
         cache.write_memos(dir.path(), &mut memos).unwrap();
         assert_eq!(cache.read_memos(dir.path()).entries, memos.entries);
 
-        let path = cache.memo_path(dir.path());
+        let path = cache.root().join("index").join(memo_name(dir.path()));
         let good = fs::read(&path).unwrap();
         for position in 0..good.len() {
             let mut bytes = good.clone();
             bytes[position] ^= 4;
-            assert_eq!(decode(&bytes), None, "byte {position}");
-            assert_eq!(decode(&good[..position]), None, "cut at {position}");
+            for damaged in [&bytes[..], &good[..position]] {
+                fs::write(&path, damaged).unwrap();
+                assert_eq!(cache.read_memos(dir.path()).entries, BTreeMap::new(), "at byte {position}");
+            }
         }
     }
 

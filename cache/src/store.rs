@@ -195,6 +195,11 @@ impl Cache {
     /// Renames a finished temporary file to its place, creating the folder above it when needed.
     pub(crate) fn publish(&self, temporary: &Path, path: &Path) -> Result<(), CacheError> {
         self.unflushed.store(true, Ordering::Release);
+        self.publish_unsynced(temporary, path)
+    }
+
+    /// As [`Cache::publish`], for a file that need not survive a power failure.
+    pub(crate) fn publish_unsynced(&self, temporary: &Path, path: &Path) -> Result<(), CacheError> {
         let renamed = fs::rename(temporary, path).or_else(|error| match path.parent() {
             Some(parent) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(parent)?;

@@ -6,7 +6,6 @@ use spdflow_cache::CacheError;
 use spdflow_cache::remote::RemoteError;
 
 use crate::diagnostic::Report;
-use crate::fingerprint::FingerprintError;
 use crate::lock::Drift;
 
 /// Why a plan or a run was given up.
@@ -18,14 +17,6 @@ pub enum RunError {
     /// The remote cannot be used. Not of runs, which go on without it.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// Parameters have no fingerprint.
-    #[error("stage `{instance}`: {source}")]
-    Fingerprint {
-        /// The instance.
-        instance: String,
-        /// What is wrong.
-        source: FingerprintError,
-    },
     /// The place of a result is taken by something that is not a result.
     #[error("the result of `{instance}` belongs at `{}`, but something that spdflow did not make is there", path.display())]
     OutputTaken {
@@ -65,7 +56,6 @@ impl RunError {
         match self {
             Self::Cache(error) => error.hint(),
             Self::Remote(error) => error.hint(),
-            Self::Fingerprint { .. } => Some("give it a number, or leave it out for its default".to_owned()),
             Self::OutputTaken { .. } => Some("move it away, or choose another folder with `--out DIR`".to_owned()),
             Self::InputUnknown { instance, .. } => Some(format!(
                 "name it as a target instead of with `--only`, and what it needs runs first: `{instance}`"

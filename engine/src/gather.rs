@@ -12,7 +12,7 @@ use crate::error::RunError;
 use crate::fingerprint::check_key;
 use crate::kind::Device;
 use crate::pipeline::Pipeline;
-use crate::plan::{fingerprint, input_digests};
+use crate::plan::{input_digests, key};
 
 /// Where results are taken from that the cache lacks.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub enum GatheredState {
 /// looked for in the source, as soon as that is known. Garbage collection keeps what was found as long as `lease` lives.
 ///
 /// # Errors
-/// [`RunError`] if the cache or the remote cannot be used, or a parameter has no fingerprint.
+/// [`RunError`] if the cache or the remote cannot be used.
 pub fn gather(
     pipeline: &Pipeline,
     cache: &Cache,
@@ -74,7 +74,7 @@ pub fn gather(
         for (index, instance) in pipeline.instances.iter().enumerate() {
             if !gathered.contains_key(&index) && instance.parents().all(|parent| artifacts.contains_key(&parent)) {
                 let inputs = input_digests(instance, |parent| artifacts.get(&parent).copied());
-                wave.entry(fingerprint(instance, &inputs, device)?).or_default().push(index);
+                wave.entry(key(instance, &inputs, device).fingerprint()).or_default().push(index);
             }
         }
         if wave.is_empty() {

@@ -26,9 +26,10 @@ impl Needs {
         Self { graph }
     }
 
-    /// Says that `consumer` needs `producer`.
+    /// Says that `consumer` needs `producer`. Saying it twice is no different: looking for an edge that is there already
+    /// would make a producer of many consumers slow.
     pub(crate) fn add(&mut self, consumer: usize, producer: usize) {
-        self.graph.update_edge(NodeIndex::new(producer), NodeIndex::new(consumer), ());
+        self.graph.add_edge(NodeIndex::new(producer), NodeIndex::new(consumer), ());
     }
 
     /// Returns the nodes with what is needed before what needs it; where that leaves a choice, the smaller first.
@@ -120,6 +121,19 @@ mod tests {
         assert_eq!(needs(4, &[(0, 3), (1, 3)]).order(), Ok(vec![2, 3, 0, 1]));
         assert_eq!(needs(3, &[]).order(), Ok(vec![0, 1, 2]));
         assert_eq!(needs(0, &[]).order(), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_need_that_is_told_twice_counts_once() {
+        assert_eq!(needs(2, &[(0, 1), (0, 1)]).order(), Ok(vec![1, 0]));
+        assert_eq!(needs(2, &[(0, 1), (0, 1), (1, 0)]).order(), Err(vec![vec![0, 1]]));
+    }
+
+    #[test]
+    fn a_producer_of_a_hundred_thousand_and_their_consumer_are_ordered_at_once() {
+        let last = 100_001;
+        let fan = (1..last).flat_map(|node| [(node, 0), (last, node)]).collect::<Vec<_>>();
+        assert_eq!(needs(last + 1, &fan).order(), Ok((0..=last).collect()));
     }
 
     #[test]

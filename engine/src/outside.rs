@@ -48,11 +48,22 @@ pub struct Outside<'a> {
 /// How many files a folder may hold: a bound against folders that contain themselves, and data taken for code.
 const MAX_FILES: usize = 10_000;
 
-/// What was looked at already: many instances use one script, and all are to see the same of it.
+/// Every look outside and what it showed: many instances use one script, and all are to see the same of it.
 #[derive(Default)]
 pub(crate) struct Seen {
     files: RefCell<BTreeMap<PathBuf, Arc<OutsideFile>>>,
+    /// The names in folders; nothing for a file.
+    folders: RefCell<BTreeMap<PathBuf, Option<Vec<String>>>>,
+    /// The values of variables that are set.
     variables: RefCell<BTreeMap<String, Option<String>>>,
+}
+
+/// What was seen, to be compared with what another look shows.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Looks {
+    pub(crate) files: Vec<(PathBuf, Digest)>,
+    pub(crate) folders: Vec<(PathBuf, Option<Vec<String>>)>,
+    pub(crate) variables: Vec<(String, Option<String>)>,
 }
 
 /// What the parameters of a pipeline refer to outside of it.
@@ -90,9 +101,9 @@ impl Outside<'_> {
                 return Err(format!("the folder holds more than {MAX_FILES} files"));
             }
             let full = folder.join(&path);
-            match self.files.list(&full) {
-                Ok(names) => open.extend(names.into_iter().map(|name| format!("{path}/{name}"))),
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            match self.seen.folder(self.files, &full) {
+                Ok(Some(names)) => open.extend(names.into_iter().map(|name| format!("{path}/{name}"))),
+                Ok(None) => {
                     let file = self.seen.file(self.files, &full).map_err(|error| reason(&path, &full, &error))?;
                     found.insert(path, file);
                 }
@@ -107,7 +118,7 @@ impl Outside<'_> {
     /// # Errors
     /// That its value is not UTF-8, for a message that names it.
     pub fn variable(&self, name: &str) -> Result<Option<String>, String> {
-        self.seen.variable(name).ok_or_else(|| format!("the value of variable `{name}` is not UTF-8 text"))
+        self.seen.variable(self.files, name).ok_or_else(|| format!("the value of variable `{name}` is not UTF-8 text"))
     }
 
     /// Returns the folder of the file in which a parameter was written; for `--set`, that of the pipeline's own file.
@@ -124,17 +135,27 @@ impl Seen {
         Found { files: self.files.borrow().clone(), variables: self.variables.borrow().clone() }
     }
 
-    /// Returns the value of a variable, if it is set; nothing if that is not UTF-8.
-    fn variable(&self, name: &str) -> Option<Option<String>> {
-        let value = match std::env::var(name) {
-            Ok(value) => Some(value),
-            Err(std::env::VarError::NotPresent) => None,
-            Err(std::env::VarError::NotUnicode(_)) => return None,
-        };
-        Some(self.variables.borrow_mut().entry(name.to_owned()).or_insert(value).clone())
+    /// Looks again at all that `looks` holds; `None` if anything is not as it was.
+    pub(crate) fn again(files: &dyn Files, looks: &Looks) -> Option<Self> {
+        let seen = Self::default();
+        let is_same = looks.folders.iter().all(|(path, names)| seen.folder(files, path).is_ok_and(|now| now == *names))
+            && looks.files.iter().all(|(path, digest)| seen.file(files, path).is_ok_and(|now| now.digest == *digest))
+            && looks.variables.iter().all(|(name, value)| seen.variable(files, name).is_some_and(|now| now == *value));
+        is_same.then_some(seen)
     }
 
-    fn file(&self, files: &dyn Files, path: &Path) -> io::Result<Arc<OutsideFile>> {
+    /// Returns what was seen.
+    pub(crate) fn looks(&self) -> Looks {
+        let entry = |(path, file): (&PathBuf, &Arc<OutsideFile>)| (path.clone(), file.digest);
+        Looks {
+            files: self.files.borrow().iter().map(entry).collect(),
+            folders: self.folders.borrow().clone().into_iter().collect(),
+            variables: self.variables.borrow().clone().into_iter().collect(),
+        }
+    }
+
+    /// Returns the file at `path`.
+    pub(crate) fn file(&self, files: &dyn Files, path: &Path) -> io::Result<Arc<OutsideFile>> {
         if let Some(file) = self.files.borrow().get(path) {
             return Ok(file.clone());
         }
@@ -142,6 +163,34 @@ impl Seen {
         let file = Arc::new(OutsideFile { digest: Digest::of(&bytes), bytes });
         self.files.borrow_mut().insert(path.to_owned(), file.clone());
         Ok(file)
+    }
+
+    /// Returns the names in the folder at `path`, or nothing if that is a file.
+    fn folder(&self, files: &dyn Files, path: &Path) -> io::Result<Option<Vec<String>>> {
+        if let Some(names) = self.folders.borrow().get(path) {
+            return Ok(names.clone());
+        }
+        let names = match files.list(path) {
+            Ok(names) => Some(names),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+            Err(error) => return Err(error),
+        };
+        self.folders.borrow_mut().insert(path.to_owned(), names.clone());
+        Ok(names)
+    }
+
+    /// Returns the value of a variable, if it is set; nothing if that is not UTF-8.
+    fn variable(&self, files: &dyn Files, name: &str) -> Option<Option<String>> {
+        if let Some(value) = self.variables.borrow().get(name) {
+            return Some(value.clone());
+        }
+        let value = match files.variable(name) {
+            Ok(value) => Some(value),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return None,
+        };
+        self.variables.borrow_mut().insert(name.to_owned(), value.clone());
+        Some(value)
     }
 }
 

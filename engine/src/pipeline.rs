@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::kind::StageKind;
 use crate::outside::{Found, OutsideFiles};
+use crate::params::Params;
 use crate::value::{Origin, Value};
 
 /// A checked pipeline.
@@ -66,7 +67,7 @@ pub struct Instance {
     /// What it runs.
     pub kind: Arc<dyn StageKind>,
     /// Its parameters, defaults filled in (the result of [`StageKind::resolve`]).
-    pub params: Value,
+    pub params: Params,
     /// By slot, the indices in [`Pipeline::instances`] of the instances whose artifacts it takes, in axis order.
     pub inputs: BTreeMap<String, Vec<usize>>,
     /// The files outside the pipeline that it reads; their digests are in the parameters.

@@ -14,7 +14,7 @@ use crate::fingerprint::Key;
 use crate::kind::Device;
 use crate::pipeline::{Instance, Pipeline};
 use crate::why::{Comparison, Earlier};
-use crate::workspace::{Found, Known, Workspace};
+use crate::workspace::{Found, Known, Workspace, known_of_memo};
 
 /// What would happen to each instance in scope, in the order of the pipeline.
 #[derive(Debug)]
@@ -137,18 +137,18 @@ fn add_ancestors(pipeline: &Pipeline, members: &mut [bool]) {
 /// blobs the cache lost are taken back from results that still hold them.
 ///
 /// # Errors
-/// [`RunError`] if the cache cannot be read, a parameter has no fingerprint, or a result that must be known is not.
+/// [`RunError`] if the cache cannot be read, or a result that must be known is not.
 pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, device: Device) -> Result<Plan, RunError> {
     let members = scope.members(pipeline);
     let needed = scope.needed(pipeline, &members);
     let forced = scope.forced(pipeline);
+    let wanted: Vec<bool> = members.iter().zip(&needed).map(|(member, needed)| *member || *needed).collect();
+    let untouched = workspace.untouched(pipeline, &wanted);
     let mut plan = Plan { steps: Vec::new(), given: Vec::new(), warnings: Vec::new() };
     let mut artifacts: Vec<Option<Digest>> = vec![None; pipeline.instances.len()];
     // Why a needed result is not known.
     let mut unknown: BTreeMap<usize, String> = BTreeMap::new();
-    for (index, instance) in
-        pipeline.instances.iter().enumerate().filter(|(index, _)| members[*index] || needed[*index])
-    {
+    for (index, instance) in pipeline.instances.iter().enumerate().filter(|(index, _)| wanted[*index]) {
         let is_forced = forced[index] && members[index];
         if let Some((parent, why)) = instance.parents().find_map(|parent| Some((parent, unknown.get(&parent)?)))
             && members[index]
@@ -165,10 +165,12 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
             None => {
                 // All parents are known here, so each digest exists.
                 let inputs = input_digests(instance, |parent| artifacts[parent]);
-                let fingerprint = fingerprint(instance, &inputs, device)?;
+                let fingerprint = key(instance, &inputs, device).fingerprint();
                 let warnings = &mut plan.warnings;
                 let found = if is_forced {
                     Found::Absent { why: "forced".to_owned() }
+                } else if let Some(memo) = untouched[index].as_ref().filter(|memo| memo.fingerprint == fingerprint) {
+                    Found::Fresh(known_of_memo(memo))
                 } else {
                     workspace.find(instance, &fingerprint, &mut |message| warnings.push((index, message)))?
                 };
@@ -272,15 +274,4 @@ pub(crate) fn key<'a>(instance: &'a Instance, inputs: &'a BTreeMap<String, Vec<D
         inputs,
         numeric_target: device.numeric_target(),
     }
-}
-
-/// Returns the fingerprint of an instance with the given inputs.
-pub(crate) fn fingerprint(
-    instance: &Instance,
-    inputs: &BTreeMap<String, Vec<Digest>>,
-    device: Device,
-) -> Result<Digest, RunError> {
-    key(instance, inputs, device)
-        .fingerprint()
-        .map_err(|source| RunError::Fingerprint { instance: instance.id.to_string(), source })
 }

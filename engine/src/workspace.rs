@@ -1,7 +1,7 @@
 //! The cache, the output folder and the memo between them: finds out whether a result is known and in place.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spdflow_cache::{
     Artifact, Cache, CacheError, Digest, FolderMemo, FolderState, Lookup, Memos, Metric, Output, Record,
@@ -76,6 +76,25 @@ impl<'a> Workspace<'a> {
     fn memos(&self) -> MutexGuard<'_, Memos> {
         // Memos are replaced whole; a panic elsewhere cannot leave half of one.
         self.memos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns, by instance, the memos of results of which certainly nothing has changed; asks about all of them at once.
+    pub(crate) fn untouched(&self, pipeline: &Pipeline, wanted: &[bool]) -> Vec<Option<Arc<FolderMemo>>> {
+        let mut untouched = vec![None; pipeline.instances.len()];
+        let memos = self.memos();
+        let known = (0..wanted.len()).filter(|index| wanted[*index]).filter_map(|index| {
+            let name = memo_name(&pipeline.instances[index]);
+            let memo = memos.get(&name)?;
+            Some((index, (name, memo)))
+        });
+        let (indices, questions): (Vec<usize>, Vec<_>) = known.unzip();
+        drop(memos);
+        let known: Vec<_> = questions.iter().map(|(_, memo)| memo.clone()).collect();
+        let answers = self.cache.untouched(self.out.path(), questions);
+        for ((index, memo), is_untouched) in indices.into_iter().zip(known).zip(answers) {
+            untouched[index] = is_untouched.then_some(memo);
+        }
+        untouched
     }
 
     /// Looks for the result of `fingerprint`; `warn` hears of damage and edits that were noticed on the way.
@@ -204,7 +223,7 @@ fn memo_name(instance: &Instance) -> String {
     instance.out_path().to_string_lossy().into_owned()
 }
 
-fn known_of_memo(memo: &FolderMemo) -> Known {
+pub(crate) fn known_of_memo(memo: &FolderMemo) -> Known {
     Known {
         artifact: memo.artifact,
         files: memo.files.iter().map(|file| (file.path.clone(), file.digest, file.stamp.size_bytes)).collect(),

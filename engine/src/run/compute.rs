@@ -190,7 +190,7 @@ impl Session<'_> {
             stop: &stop,
         };
         let started = now_text();
-        let executed = self.executor.execute(&*job.instance.kind, &job.instance.params, &context);
+        let executed = self.executor.execute(&*job.instance.kind, &job.instance.params.value(), &context);
         let hold = self.cache().hold()?;
         let mistake = match executed {
             Ok(summary) => match self.collected(info.name, &out_dir, &summary)? {

@@ -111,7 +111,7 @@ impl Session<'_> {
     pub(crate) fn work(&self, job: &Job<'_>) -> Result<End, RunError> {
         let begin = Instant::now();
         let key = plan::key(job.instance, &job.inputs, self.device);
-        let fingerprint = plan::fingerprint(job.instance, &job.inputs, self.device)?;
+        let fingerprint = key.fingerprint();
         self.expect_as_locked(job.instance, fingerprint, None)?;
         self.need(fingerprint)?;
         let mut why = "forced".to_owned();

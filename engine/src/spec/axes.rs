@@ -1,6 +1,7 @@
 //! `[axes]`: the values that stages are repeated over.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::read::{self, Entries};
 use super::{Mistakes, names};
@@ -46,9 +47,10 @@ fn axis(name: &str, entry: &Entry, mistakes: &mut Mistakes) -> Axis {
         mistakes.push(Diagnostic::new(format!("axis `{name}` has no values")).at(entry.value.origin.as_ref()));
     }
     let mut values: Vec<AxisValue> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for item in items.as_deref().unwrap_or_default() {
         let Some(text) = text_of(item, &what, mistakes) else { continue };
-        if let Some(first) = values.iter().find(|value| value.text == text) {
+        if let Some(first) = known.get(&text).map(|position| &values[*position]) {
             mistakes.push(
                 Diagnostic::new(format!("axis `{name}` holds `{text}` twice"))
                     .at(item.origin.as_ref())
@@ -56,6 +58,7 @@ fn axis(name: &str, entry: &Entry, mistakes: &mut Mistakes) -> Axis {
             );
             continue;
         }
+        known.insert(text.clone(), values.len());
         values.push(AxisValue { text, value: item.clone() });
     }
     Axis { name: name.to_owned(), values }

@@ -14,6 +14,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::Needs;
 use crate::kind::StageKind;
 use crate::outside::{Outside, OutsideFiles, Seen};
+use crate::params::Params;
 use crate::pipeline::{Instance, InstanceId, Source};
 use crate::value::{DecodeError, Value};
 
@@ -179,7 +180,7 @@ impl Finder<'_> {
         placement: &Placement,
         used: &mut BTreeSet<String>,
         mistakes: &mut Mistakes,
-    ) -> Vec<(Value, OutsideFiles)> {
+    ) -> Vec<(Params, OutsideFiles)> {
         let (Some(kind), Some(params)) = (&spec.kind, &spec.params) else { return Vec::new() };
         let count = placement.count();
         // Resolving is the slow part; instances that cannot differ share it.
@@ -218,7 +219,10 @@ impl Finder<'_> {
                 seen: self.around.seen,
             };
             match kind.resolve_with(&params, &outside) {
-                Ok(params) => resolved.push(params),
+                Ok((params, files)) => {
+                    let params = Params::of(&params).expect("typed parameters hold no NaN");
+                    resolved.push((params, files));
+                }
                 Err(errors) => {
                     mistakes.extend(errors.into_iter().map(|error| param_mistake(&spec.name, error, &replaced)));
                 }

@@ -4,11 +4,14 @@
 //! applies the profile and the `--set` arguments; `sweep` takes the sweeps out; `check` turns the tree into stages
 //! (`stage`, `axes`, `reference`); `expand` makes instances, joins their inputs and resolves their parameters (`substitute`). All of them add to one
 //! list of mistakes, so that one report shows everything.
+//!
+//! `kept` goes round all of it where the result is known from an earlier time.
 
 mod axes;
 mod check;
 mod expand;
 mod join;
+mod kept;
 mod merge;
 mod names;
 mod overrides;
@@ -30,6 +33,7 @@ use crate::kind::Registry;
 use crate::outside::Seen;
 use crate::pipeline::Pipeline;
 use check::Checked;
+pub use kept::{Keeper, Loaded, load_kept};
 
 /// How to read a pipeline.
 pub struct LoadOptions<'a> {
@@ -49,7 +53,7 @@ impl Default for LoadOptions<'_> {
     }
 }
 
-/// Where the texts of pipelines come from.
+/// Where the texts of pipelines come from, and what their parameters refer to.
 pub trait Files {
     /// Returns the text of the file at `path`.
     ///
@@ -77,6 +81,14 @@ pub trait Files {
         names.sort();
         Ok(names)
     }
+
+    /// Returns the value of an environment variable that parameters refer to.
+    ///
+    /// # Errors
+    /// As [`std::env::var`].
+    fn variable(&self, name: &str) -> Result<String, std::env::VarError> {
+        std::env::var(name)
+    }
 }
 
 /// What the texts of `--set` arguments are called among the sources.
@@ -100,6 +112,11 @@ type Mistakes = Vec<Diagnostic>;
 /// # Errors
 /// All mistakes, sorted by place, with the texts they are in.
 pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Result<Pipeline, Report> {
+    load_seen(path, options, registry, &Seen::default())
+}
+
+/// As [`load`]; what it looks at outside the pipeline is then in `seen`.
+fn load_seen(path: &Path, options: &LoadOptions<'_>, registry: &Registry, seen: &Seen) -> Result<Pipeline, Report> {
     let mut mistakes = Mistakes::new();
     let mut sources = Vec::new();
     let Some(mut root) = source::read(path, options.files, &mut sources, &mut mistakes) else {
@@ -109,8 +126,9 @@ pub fn load(path: &Path, options: &LoadOptions<'_>, registry: &Registry) -> Resu
     let sweep = sweep::take(&mut root, options.sweep.as_deref(), &mut mistakes);
     let mut checked = check::check(&root, path, registry, &mut mistakes);
     let sweep = sweep.and_then(|sweep| sweep.install(&mut checked, &mut mistakes));
-    let seen = Seen::default();
-    let around = expand::Around { variables: &variables, sources: &sources, files: options.files, seen: &seen };
+    // Of a large pipeline the tree takes half of all memory.
+    drop(root);
+    let around = expand::Around { variables: &variables, sources: &sources, files: options.files, seen };
     let instances = expand::expand(&checked, &around, &mut mistakes);
     if mistakes.is_empty() {
         let Checked { name, description, expected_time, .. } = checked;

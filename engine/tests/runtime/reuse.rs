@@ -145,3 +145,22 @@ fn a_long_chain_needs_no_deep_stack() {
     let scope = Scope { targets: Some(vec![2999]), ..Scope::default() };
     assert_eq!(place.plan(&instances, &scope).steps.len(), 3000);
 }
+
+#[test]
+fn a_chain_of_twenty_thousand_stages_is_planned_without_recursion() {
+    let names: Vec<&'static str> = (0..20_000).map(|number| &*format!("s{number}").leak()).collect();
+    let stages = (0..names.len()).map(|number| {
+        let above = number.checked_sub(1).map(|above| names[above]);
+        stage(names[number], sum(), &[("add", 1)], above.as_slice())
+    });
+    let pipeline = pipeline(stages.collect());
+    let place = Place::new();
+    // A thread's stack is far smaller than that of the process.
+    let plan = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        thread.spawn_scoped(scope, || place.plan(&pipeline, &Scope::default())).unwrap().join().unwrap()
+    });
+    assert_eq!(plan.steps.len(), 20_000);
+    assert_eq!(plan.steps[0].action.word(), "run");
+    assert!(plan.steps[1..].iter().all(|step| step.action.word() == "maybe"));
+}

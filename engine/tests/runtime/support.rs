@@ -11,6 +11,7 @@ use spdflow_engine::event::{Event, Listener, Outcome};
 use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::{Device, InputSlot, KindInfo, StageContext, StageError, StageKind, StopFlag, Summary};
 use spdflow_engine::outside::Found;
+use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source};
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::run::{RunOptions, RunSummary, run};
@@ -222,16 +223,15 @@ pub fn stage(
 
 /// Returns a pipeline named `p` of stages given producers first.
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
-    let names: Vec<_> = stages.iter().map(|stage| stage.name).collect();
+    let places: BTreeMap<_, _> = stages.iter().enumerate().map(|(place, stage)| (stage.name, place)).collect();
     let instance = |stage: Stage| {
-        let position = |name: &&str| names.iter().position(|other| other == name).expect("producers come first");
-        let of: Vec<_> = stage.inputs.iter().map(position).collect();
+        let of: Vec<_> = stage.inputs.iter().map(|name| places[name]).collect();
         let entry = |data| Entry { key_origin: None, value: Value { data, origin: None } };
         let params = stage.params.into_iter().map(|(key, data)| (key.to_owned(), entry(data))).collect();
         Instance {
             id: InstanceId { stage: stage.name.to_owned(), axes: BTreeMap::new() },
             kind: stage.kind,
-            params: Value { data: Data::Table(params), origin: None },
+            params: Params::of(&Value { data: Data::Table(params), origin: None }).unwrap(),
             inputs: BTreeMap::from([("of".to_owned(), of)]),
             files: BTreeMap::new(),
             resources: Resources::default(),

@@ -85,7 +85,7 @@ fn root() -> PathBuf {
 
 fn params(pipeline: &Pipeline, stage: &str) -> Json {
     let mut of_stage = pipeline.instances.iter().filter(|instance| instance.id.stage == stage);
-    of_stage.next().expect("an instance").params.to_json()
+    of_stage.next().expect("an instance").params.value().to_json()
 }
 
 /// Returns where two values differ, with both.

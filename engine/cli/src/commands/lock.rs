@@ -15,17 +15,18 @@ use crate::output;
 
 /// Writes the lock file of a pipeline whose results are all known, or compares it.
 pub(super) fn lock(args: &LockArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
-    let scope = store::targets(&pipeline, &[])?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
+    let scope = store::targets(pipeline, &[])?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     let path = path(&args.pipeline, args.lock_file.as_deref());
     if args.check {
-        let drift = read(&path)?.drift(&pipeline, &plan, true);
+        let drift = read(&path)?.drift(pipeline, &plan, true);
         return report(&pipeline.name, &path, &drift, style);
     }
-    let lock = Lock::of(&pipeline, &plan, &cache)?.map_err(|instance| {
+    let lock = Lock::of(pipeline, &plan, &cache)?.map_err(|instance| {
         let message = format!("`{instance}` has no result yet, so there is nothing to lock");
         Failure::new(
             Exit::Stale,

@@ -33,12 +33,13 @@ struct Wanted {
 
 /// Prints the logs.
 pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
-    let cache = store::open(&args.store)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
     let wanted = match &args.run {
-        Some(run) => of_run(&cache, run, &pipeline, &chosen)?,
-        None => of_pipeline(&cache, args, &pipeline, &chosen, args.store.device)?,
+        Some(run) => of_run(&cache, run, pipeline, &chosen)?,
+        None => of_pipeline(&cache, args, pipeline, &chosen, args.store.device)?,
     };
     if style.json {
         return print_json(&cache, &wanted);

@@ -26,12 +26,13 @@ struct Measured<'a> {
 /// Prints one line per stage and number, or a table with a line per instance if a sweep, an order or groups are asked
 /// for; stages without a result have none.
 pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
-    let scope = store::targets(&pipeline, &args.stages)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, true)?;
+    let scope = store::targets(pipeline, &args.stages)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, true)?;
     let mut measured = Vec::new();
     for step in plan.steps.iter().filter(|step| chosen.contains(&step.index)) {
         measured.push(Measured {
@@ -43,7 +44,7 @@ pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Fa
     let is_compared =
         pipeline.sweep.is_some() || args.sort.is_some() || !args.group_by.is_empty() || !args.columns.is_empty();
     if is_compared {
-        let table = compared::Comparison::new(&pipeline, &measured, &cache, args)?;
+        let table = compared::Comparison::new(pipeline, &measured, &cache, args)?;
         if style.json {
             super::print_json(table.document(&pipeline.name));
         } else {

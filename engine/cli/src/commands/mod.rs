@@ -27,9 +27,11 @@ use std::path::Path;
 
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
-use spdflow_engine::spec::{self, LoadOptions};
+use spdflow_engine::program::identity;
+use spdflow_engine::spec::{self, Keeper, LoadOptions, Loaded};
 
-use crate::args::{Command, OutputArgs, PipelineArgs};
+use crate::args::{Command, OutputArgs, PipelineArgs, StoreArgs};
+use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::registry::registry;
@@ -64,11 +66,20 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Pipeline, Failure> {
     load_from(args, &shipped::Files)
 }
 
+/// As [`load`], but takes the pipeline from the cache's index if that knows it; [`store::open_keeping`] puts it there.
+pub(crate) fn load_kept(args: &PipelineArgs, store: &StoreArgs) -> Result<Loaded, Failure> {
+    let program = identity(&build_info());
+    let keeper = Keeper { cache: &store.cache, program: program.as_deref() };
+    Ok(spec::load_kept(&shipped::path_of(&args.file)?, &options(args, &shipped::Files), &registry(), &keeper)?)
+}
+
 /// Reads and checks the pipeline that a command names, from files that `files` hands out.
 fn load_from(args: &PipelineArgs, files: &dyn spec::Files) -> Result<Pipeline, Failure> {
-    let options =
-        LoadOptions { profile: args.profile.clone(), set: args.set.clone(), sweep: args.sweep.clone(), files };
-    Ok(spec::load(&shipped::path_of(&args.file)?, &options, &registry())?)
+    Ok(spec::load(&shipped::path_of(&args.file)?, &options(args, files), &registry())?)
+}
+
+fn options<'f>(args: &PipelineArgs, files: &'f dyn spec::Files) -> LoadOptions<'f> {
+    LoadOptions { profile: args.profile.clone(), set: args.set.clone(), sweep: args.sweep.clone(), files }
 }
 
 /// Prints a JSON document with the version that every document of spdflow carries.

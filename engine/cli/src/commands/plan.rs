@@ -16,12 +16,13 @@ use crate::report::text::whole_duration;
 
 /// Prints the plan.
 pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
-    let scope = store::scope(&pipeline, &args.selection)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let capacity = machine::capacity(&args.machine, &pipeline)?;
-    print(&pipeline, &workspace, &scope, args.store.device, &capacity, style)
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
+    let scope = store::scope(pipeline, &args.selection)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let capacity = machine::capacity(&args.machine, pipeline)?;
+    print(pipeline, &workspace, &scope, args.store.device, &capacity, style)
 }
 
 /// Prints the plan of `scope`; `run --dry-run` is the same.

@@ -12,6 +12,7 @@ use spdflow_engine::lock::Lock;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::Scope;
 use spdflow_engine::run::{RemoteOptions, RunOptions, RunSummary, run as run_pipeline};
+use spdflow_engine::spec::Loaded;
 use spdflow_engine::workspace::Workspace;
 
 use super::{lock, machine, store};
@@ -33,16 +34,17 @@ pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     if args.watch {
         return super::watch::watch(args, style);
     }
-    let pipeline = super::load(&args.pipeline)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
     if args.dry_run {
-        let scope = store::scope(&pipeline, &args.selection)?;
-        let cache = store::open(&args.store)?;
-        let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-        let capacity = machine::capacity(&args.machine, &pipeline)?;
-        return super::plan::print(&pipeline, &workspace, &scope, args.store.device, &capacity, style);
+        let scope = store::scope(pipeline, &args.selection)?;
+        let cache = store::open_keeping(&args.store, &loaded)?;
+        let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+        let capacity = machine::capacity(&args.machine, pipeline)?;
+        return super::plan::print(pipeline, &workspace, &scope, args.store.device, &capacity, style);
     }
     let signals = listen()?;
-    let summary = once(args, style, &pipeline, &signals, signals.stop.clone())?;
+    let summary = once(args, style, &loaded, &signals, signals.stop.clone())?;
     Ok(exit(&summary, &signals))
 }
 
@@ -56,12 +58,13 @@ pub(super) fn listen() -> Result<Signals, Failure> {
 pub(super) fn once(
     args: &RunArgs,
     style: &OutputArgs,
-    pipeline: &Pipeline,
+    loaded: &Loaded,
     signals: &Signals,
     stop: StopFlag,
 ) -> Result<RunSummary, Failure> {
+    let pipeline = &loaded.pipeline;
     let scope = store::scope(pipeline, &args.selection)?;
-    let cache = store::open(&args.store)?;
+    let cache = store::open_keeping(&args.store, loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
     let locked = args.locked.then(|| locked(args, pipeline, &workspace, &scope)).transpose()?;
     let remote = args.remote.url().map(Remote::open).transpose()?.map(Arc::new);

@@ -15,12 +15,13 @@ use crate::report::text::{duration, number, size};
 
 /// Prints the records of the chosen stages; without a choice, those of all, without parameters and build.
 pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
     let chosen = pipeline.select(&args.stages).map_err(Failure::input)?;
-    let scope = store::targets(&pipeline, &args.stages)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let plan = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let scope = store::targets(pipeline, &args.stages)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
     let mut documents = Vec::new();
     let mut texts = Vec::new();
     for step in plan.steps.iter().filter(|step| chosen.contains(&step.index)) {

@@ -11,18 +11,19 @@ use crate::output;
 
 /// Prints one line about the whole and one per stage that is not up to date.
 pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let pipeline = super::load(&args.pipeline)?;
-    let scope = store::targets(&pipeline, &args.stages)?;
-    let cache = store::open(&args.store)?;
-    let workspace = Workspace::new(&cache, &args.store.out, &pipeline);
-    let mut made = store::make_plan(&pipeline, &workspace, &scope, args.store.device, style.quiet)?;
-    made.explain(&pipeline, &workspace, &scope, args.store.device)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let pipeline = &loaded.pipeline;
+    let scope = store::targets(pipeline, &args.stages)?;
+    let cache = store::open_keeping(&args.store, &loaded)?;
+    let workspace = Workspace::new(&cache, &args.store.out, pipeline);
+    let mut made = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    made.explain(pipeline, &workspace, &scope, args.store.device)?;
     let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
-    let capacity = machine::capacity(&args.machine, &pipeline)?;
-    let expectation = Expectation::new(&pipeline, &made, &cache);
-    let total_seconds = expectation.total_seconds(&pipeline, &capacity);
+    let capacity = machine::capacity(&args.machine, pipeline)?;
+    let expectation = Expectation::new(pipeline, &made, &cache);
+    let total_seconds = expectation.total_seconds(pipeline, &capacity);
     if style.json {
-        let mut document = plan::json(&pipeline, &made, &expectation, total_seconds);
+        let mut document = plan::json(pipeline, &made, &expectation, total_seconds);
         document["is_stale"] = is_stale.into();
         super::print_json(document);
     } else {

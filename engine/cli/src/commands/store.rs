@@ -7,6 +7,7 @@ use spdflow_engine::error::RunError;
 use spdflow_engine::kind::Device;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::{Plan, Scope, plan};
+use spdflow_engine::spec::Loaded;
 use spdflow_engine::workspace::Workspace;
 
 use crate::args::{SelectionArgs, StoreArgs};
@@ -17,6 +18,13 @@ use crate::report::text::warning;
 /// Opens the cache that the command line names.
 pub(super) fn open(args: &StoreArgs) -> Result<Cache, Failure> {
     Ok(Cache::open(&args.cache)?)
+}
+
+/// As [`open`], and keeps the pipeline in the cache's index.
+pub(super) fn open_keeping(args: &StoreArgs, loaded: &Loaded) -> Result<Cache, Failure> {
+    let cache = open(args)?;
+    loaded.keep(&cache);
+    Ok(cache)
 }
 
 /// Returns the part of the pipeline that the command line means.
@@ -82,7 +90,7 @@ impl From<RunError> for Failure {
             RunError::TooLarge(report) => return Self::from(*report),
             RunError::Cache(_) | RunError::Remote(_) | RunError::KeepsBreaking { .. } => Exit::Cache,
             RunError::Drift(_) => Exit::Drift,
-            RunError::Fingerprint { .. } | RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
+            RunError::OutputTaken { .. } | RunError::InputUnknown { .. } => Exit::Input,
         };
         Self::new(exit, Diagnostic::new(error.to_string()).hint_if_any(error.hint()))
     }

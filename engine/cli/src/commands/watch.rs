@@ -48,7 +48,7 @@ pub(super) fn watch(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure>
             let is_over = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| stop_on_edit(&args.pipeline, known, &signals.stop, &stop, &is_over));
-                let summary = run::once(&args, style, &pipeline, &signals, stop.clone());
+                let summary = run::once(&args, style, &pipeline.into(), &signals, stop.clone());
                 is_over.store(true, Ordering::Release);
                 summary
             })

@@ -26,6 +26,14 @@ fn a_chain_of_a_hundred_thousand_stages_loads() {
     assert_eq!(pipeline.instances[99_999].id.stage, "s99999");
 }
 
+#[test]
+fn an_axis_of_twenty_thousand_values_loads() {
+    let text = "[axes]\na = { range = [0, 20_000] }\n[stage.x]\nuses = \"echo\"\nmatrix = [\"a\"]\n[stage.y]\nuses = \"any\"\n\
+                inputs = { all = { from = \"x\", over = [\"a\"] } }\n";
+    let pipeline = good(text, &[]);
+    assert_eq!(pipeline.instances[20_000].inputs["all"].len(), 20_000);
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC*") {

@@ -134,7 +134,7 @@ fn inputs(pipeline: &Pipeline, id: &str, slot: &str) -> Vec<String> {
 
 fn param(pipeline: &Pipeline, id: &str, key: &str) -> String {
     let instance = pipeline.instances.iter().find(|instance| instance.id.to_string() == id).expect("present");
-    instance.params.get(key).expect("present").to_string()
+    instance.params.value().get(key).expect("present").to_string()
 }
 
 const TMS: &str = r#"

@@ -18,7 +18,11 @@ fn a_range_holds_its_first_number_and_not_its_end() {
         let text =
             "[axes]\nseed = [0]\n[stage.a]\nuses = \"echo\"\nmatrix = [\"seed\"]\nparams = { seed = \"${seed}\" }\n";
         let pipeline = good(text, &[&format!("axes.seed={axis}")]);
-        pipeline.instances.iter().map(|instance| instance.params.get("seed").unwrap().to_string()).collect::<Vec<_>>()
+        pipeline
+            .instances
+            .iter()
+            .map(|instance| instance.params.value().get("seed").unwrap().to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(seeds("{ range = [0, 3] }"), ["0", "1", "2"]);
     assert_eq!(seeds("{ range = [5, 12, 3] }"), ["5", "8", "11"]);
@@ -227,7 +231,7 @@ losses = [{ kind = "price", coeff = { values = [1.0] } }, { kind = "new", coeff 
     let registry = Registry::new().with::<Listing>();
     let pipeline = load(Path::new("p.toml"), &options, &registry).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(
-        pipeline.instances[0].params.get("losses").expect("present").to_string(),
+        pipeline.instances[0].params.value().get("losses").expect("present").to_string(),
         "[\"plain\", { coeff = 1.0, kind = \"price\" }, { coeff = 2.0, kind = \"new\" }]"
     );
     assert_eq!(pipeline.instances[0].id.to_string(), "a[s=price.coeff-1.0+new.coeff-2.0]");
