@@ -15,6 +15,7 @@ use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::{
     Device, InputSlot, Kind, KindInfo, Registry, StageContext, StageError, StageKind, StopFlag, Summary,
 };
+use spdflow_engine::outside::Found;
 use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources};
 use spdflow_engine::plan::Scope;
@@ -75,6 +76,7 @@ fn pipeline() -> Pipeline {
         sources: Vec::new(),
         instances: (0..STAGES).map(instance).collect(),
         sweep: None,
+        outside: Found::default(),
     }
 }
 
@@ -87,6 +89,10 @@ fn options() -> RunOptions {
         device: Device::Cpu,
         checkpoint_every: Duration::from_secs(30),
         locked: None,
+        remote: None,
+        arguments: Vec::new(),
+        memory_bytes: None,
+        gpus: Vec::new(),
         stop: StopFlag::new(),
         build: BuildInfo {
             version: String::new(),
