@@ -94,6 +94,12 @@ impl RemoteError {
         Self::Failed { remote, action, object, reason, hint }
     }
 
+    /// Returns whether something could not be written: what is there may be of use all the same.
+    #[must_use]
+    pub fn is_of_writing(&self) -> bool {
+        matches!(self, Self::Failed { action: "write", .. })
+    }
+
     /// Returns what to do about it, when we know.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
