@@ -91,6 +91,20 @@ fn a_run_is_repeated_from_a_copy_of_its_folder_and_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_repetition_takes_nothing_from_the_remote_that_the_environment_names() {
+    let bench = bench();
+    let remote = TempDir::new().expect("a folder");
+    bench.run(&["run", "p/top.toml", "b", "--quiet", "--remote", &remote.path().to_string_lossy()]).assert(0, "", "");
+    let place = moved(&bench, &last_run(&bench));
+    let mut script = Command::new("sh");
+    script.arg(place.path().join("run/replay.sh")).env("SPDFLOW", env!("CARGO_BIN_EXE_spdflow"));
+    let output = script.env("SPDFLOW_REMOTE", remote.path()).output().expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.lines().skip(1).all(|line| line.split_whitespace().nth(1) == Some("ran")), "{table}");
+}
+
+#[test]
 fn a_repetition_with_another_result_ends_with_drift() {
     let bench = bench();
     let run = run_once(&bench);

@@ -124,7 +124,8 @@ CDPATH='' cd -- \"$(dirname -- \"$0\")\"
             }
         };
     }
-    text += "cd replay\n";
+    // What is taken from there would not be computed anew, and agree with itself.
+    text += "unset SPDFLOW_REMOTE\ncd replay\n";
     let file = place(&absolute(Path::new(pipeline.sources.first().map_or("", |source| source.name.as_str()))));
     let words: Vec<String> = arguments.iter().map(|word| format!(" {}", quoted(word))).collect();
     let _ = writeln!(
