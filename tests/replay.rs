@@ -156,6 +156,15 @@ fn code_that_is_too_large_to_keep_is_asked_for() {
 }
 
 #[test]
+fn one_file_that_is_too_large_to_keep_does_not_keep_out_those_behind_it() {
+    let stage = "[stage.b]\nuses = \"command\"\nparams = { run = [\"wc\", \"-c\", \"z.txt\"], code = [\"a.bin\", \"z.txt\"] }\n";
+    let bench = Bench::new().file("p/top.toml", stage).file("p/a.bin", vec![b'x'; (16 << 20) + 1]).file("p/z.txt", "z");
+    let run = run_once_plainly(&bench);
+    assert!(!run.join("code-0-a.bin").exists());
+    assert_eq!(fs::read(run.join("code-1-z.txt")).expect("the code"), b"z");
+}
+
+#[test]
 fn a_shipped_pipeline_is_repeated_from_the_recorded_text() {
     let bench = Bench::new();
     let set = ["--set", "stage.target.params.steps=10", "--set", "stage.target.params.restarts=1"];

@@ -42,12 +42,12 @@ pub(crate) fn write_script(
     for (index, source) in pipeline.sources.iter().enumerate().filter(|(_, source)| source.name != SET_ARGUMENT) {
         parts.push(Part { path: absolute(Path::new(&source.name)), kept: Ok(source_name(index, &source.name)) });
     }
-    let mut bytes_kept = 0;
+    let mut room = MOST_CODE_BYTES;
     for (index, (path, file)) in pipeline.outside.files.iter().enumerate() {
         let path = absolute(path);
         let name = format!("code-{index}-{}", file_name(&path));
-        bytes_kept += file.bytes.len();
-        let kept = if bytes_kept <= MOST_CODE_BYTES {
+        let kept = if file.bytes.len() <= room {
+            room -= file.bytes.len();
             folder.write(&name, &file.bytes)?;
             Ok(name)
         } else {
