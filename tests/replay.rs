@@ -219,3 +219,15 @@ code = ["here.txt", "../up.txt"]
     let bench = bench.file("p/p.toml", stage.replace("exit 3", "echo > \\\"$2\\\""));
     assert_eq!(bench.run(&["run", "p/p.toml", "--quiet", "--gpus", "5"]).code, Some(0));
 }
+
+#[test]
+fn the_script_of_a_failed_command_is_named_as_a_shell_reads_it() {
+    let stage = "[stage.a]\nuses = \"command\"\nparams = { run = [\"sh\", \"-c\", \"exit 3\"] }\n";
+    let bench = Bench::new().file("p.toml", stage);
+    let outcome = bench.run(&["run", "p.toml", "--quiet", "--cache", "my cache"]);
+    let hint =
+        outcome.stderr.lines().find_map(|line| line.strip_prefix("  hint: `")?.strip_suffix("` runs it again just so"));
+    let script = hint.expect("a hint");
+    let status = Command::new("sh").args(["-c", script]).current_dir(bench.path()).status().expect("a shell");
+    assert_eq!(status.code(), Some(3), "{script}");
+}
