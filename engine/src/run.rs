@@ -286,9 +286,14 @@ impl<'a> Runner<'a> {
     }
 
     fn work(self) -> Result<(Vec<State>, Vec<StageFailure>), RunError> {
-        if !self.lock().schedule.is_over() {
+        let progress = self.lock();
+        let is_open = |state: &&State| matches!(state, State::Waiting(_) | State::Ready);
+        let workers = self.capacity.jobs.min(progress.schedule.states.iter().filter(is_open).count());
+        let is_over = progress.schedule.is_over();
+        drop(progress);
+        if !is_over {
             std::thread::scope(|scope| {
-                for number in 0..self.capacity.jobs {
+                for number in 0..workers {
                     let thread = std::thread::Builder::new().name(format!("worker-{number}")).stack_size(STACK_BYTES);
                     let spawned = thread.spawn_scoped(scope, || self.worker());
                     // Without a single thread there is nothing to go on with; the system is out of everything.
