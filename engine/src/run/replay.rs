@@ -95,7 +95,8 @@ fn script(run: &str, pipeline: &Pipeline, build: &BuildInfo, arguments: &[String
 #   SPDFLOW=/path/to/spdflow sh {SCRIPT} with another program than the `spdflow` in PATH
 #
 # It works in the folder `replay` beside this file; delete that to begin from nothing again. It ends with 0 if
-# every result has the same bytes, and with 10 if one has not.
+# every result has the same bytes, and with 10 if one has not. A run that did not get all its results has nothing to
+# compare with.
 set -eu
 spdflow=${{SPDFLOW:-spdflow}}
 case $spdflow in
