@@ -91,6 +91,20 @@ fn a_run_is_repeated_from_a_copy_of_its_folder_and_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_repetition_takes_nothing_from_the_remote_that_the_environment_names() {
+    let bench = bench();
+    let remote = TempDir::new().expect("a folder");
+    bench.run(&["run", "p/top.toml", "b", "--quiet", "--remote", &remote.path().to_string_lossy()]).assert(0, "", "");
+    let place = moved(&bench, &last_run(&bench));
+    let mut script = Command::new("sh");
+    script.arg(place.path().join("run/replay.sh")).env("SPDFLOW", env!("CARGO_BIN_EXE_spdflow"));
+    let output = script.env("SPDFLOW_REMOTE", remote.path()).output().expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.lines().skip(1).all(|line| line.split_whitespace().nth(1) == Some("ran")), "{table}");
+}
+
+#[test]
 fn a_repetition_with_another_result_ends_with_drift() {
     let bench = bench();
     let run = run_once(&bench);
@@ -139,6 +153,15 @@ fn code_that_is_too_large_to_keep_is_asked_for() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn one_file_that_is_too_large_to_keep_does_not_keep_out_those_behind_it() {
+    let stage = "[stage.b]\nuses = \"command\"\nparams = { run = [\"wc\", \"-c\", \"z.txt\"], code = [\"a.bin\", \"z.txt\"] }\n";
+    let bench = Bench::new().file("p/top.toml", stage).file("p/a.bin", vec![b'x'; (16 << 20) + 1]).file("p/z.txt", "z");
+    let run = run_once_plainly(&bench);
+    assert!(!run.join("code-0-a.bin").exists());
+    assert_eq!(fs::read(run.join("code-1-z.txt")).expect("the code"), b"z");
 }
 
 #[test]
@@ -195,4 +218,16 @@ code = ["here.txt", "../up.txt"]
     // Once the stage runs well, nothing of it is left.
     let bench = bench.file("p/p.toml", stage.replace("exit 3", "echo > \\\"$2\\\""));
     assert_eq!(bench.run(&["run", "p/p.toml", "--quiet", "--gpus", "5"]).code, Some(0));
+}
+
+#[test]
+fn the_script_of_a_failed_command_is_named_as_a_shell_reads_it() {
+    let stage = "[stage.a]\nuses = \"command\"\nparams = { run = [\"sh\", \"-c\", \"exit 3\"] }\n";
+    let bench = Bench::new().file("p.toml", stage);
+    let outcome = bench.run(&["run", "p.toml", "--quiet", "--cache", "my cache"]);
+    let hint =
+        outcome.stderr.lines().find_map(|line| line.strip_prefix("  hint: `")?.strip_suffix("` runs it again just so"));
+    let script = hint.expect("a hint");
+    let status = Command::new("sh").args(["-c", script]).current_dir(bench.path()).status().expect("a shell");
+    assert_eq!(status.code(), Some(3), "{script}");
 }

@@ -314,7 +314,15 @@ pub(crate) fn unseal(bytes: &[u8], fingerprint: &Digest) -> Result<Record, Strin
     if record.artifact.digest != artifact_digest(&record.artifact.outputs) {
         return Err("its artifact digest does not match its outputs".to_owned());
     }
+    if let Some(output) = record.artifact.outputs.iter().find(|output| !is_plain(&output.path)) {
+        return Err(format!("its output `{}` is not a plain path below the artifact's folder", output.path));
+    }
     Ok(record)
+}
+
+/// Returns whether a file of this path lies below whatever folder the artifact is put into.
+fn is_plain(path: &str) -> bool {
+    !path.split('/').any(|part| matches!(part, "" | "." | "..")) && !path.contains(['\\', '\0'])
 }
 
 mod any_float {

@@ -225,8 +225,9 @@ impl Work {
         self.folder.join(REPRO)
     }
 
-    /// Empties `out/`, makes sure `scratch/` exists, removes the script of a failed attempt, counts the attempt and returns how many came before. With
-    /// `from_scratch`, checkpoints, log and count of earlier attempts are dropped first.
+    /// Empties `out/`, makes sure `scratch/` exists, removes the script of a failed attempt, counts the attempt and
+    /// returns how many came before. With `from_scratch`, checkpoints, log and count of earlier attempts are dropped
+    /// first.
     ///
     /// # Errors
     /// [`CacheError`] if the folder cannot be written.

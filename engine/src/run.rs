@@ -243,8 +243,8 @@ struct Progress {
     redone: BTreeMap<usize, u32>,
     /// When what is being worked on was begun.
     begun: BTreeMap<usize, Instant>,
-    /// When it was last told how long the rest will take.
-    last_outlook: Option<Instant>,
+    /// When it was last told how long the rest will take, and how long it took to find out.
+    last_outlook: Option<(Instant, Duration)>,
 }
 
 impl<'a> Runner<'a> {
@@ -286,9 +286,14 @@ impl<'a> Runner<'a> {
     }
 
     fn work(self) -> Result<(Vec<State>, Vec<StageFailure>), RunError> {
-        if !self.lock().schedule.is_over() {
+        let progress = self.lock();
+        let is_open = |state: &&State| matches!(state, State::Waiting(_) | State::Ready);
+        let workers = self.capacity.jobs.min(progress.schedule.states.iter().filter(is_open).count());
+        let is_over = progress.schedule.is_over();
+        drop(progress);
+        if !is_over {
             std::thread::scope(|scope| {
-                for number in 0..self.capacity.jobs {
+                for number in 0..workers {
                     let thread = std::thread::Builder::new().name(format!("worker-{number}")).stack_size(STACK_BYTES);
                     let spawned = thread.spawn_scoped(scope, || self.worker());
                     // Without a single thread there is nothing to go on with; the system is out of everything.
@@ -343,11 +348,10 @@ impl<'a> Runner<'a> {
     /// Tells now and then how long the rest will take, as far as durations are known.
     fn tell_outlook(&self, progress: &mut Progress) {
         let now = Instant::now();
-        let is_early = progress.last_outlook.is_some_and(|last| now.duration_since(last) < OUTLOOK_PAUSE);
-        if is_early || !self.expectation.is_known() {
+        let is_early = |(last, cost)| now.duration_since(last) < outlook_pause(cost);
+        if progress.last_outlook.is_some_and(is_early) || !self.expectation.is_known() {
             return;
         }
-        progress.last_outlook = Some(now);
         let seconds = |index: usize| self.expectation.seconds(index).unwrap_or(0.0);
         let left = progress.schedule.states.iter().enumerate().map(|(index, state)| match state {
             State::Waiting(_) | State::Ready => Some(seconds(index)),
@@ -362,6 +366,8 @@ impl<'a> Runner<'a> {
         let pipeline = self.session.pipeline;
         let urgency = self.expectation.urgency(pipeline);
         let seconds_left = simulate::seconds(pipeline, &self.capacity, &urgency, left.collect(), &running);
+        let told = Instant::now();
+        progress.last_outlook = Some((told, told.duration_since(now)));
         self.session.listener.on_event(&Event::Outlook { seconds_left });
     }
 
@@ -442,5 +448,22 @@ impl<'a> Runner<'a> {
 /// How often it is told how long the rest will take.
 const OUTLOOK_PAUSE: Duration = Duration::from_millis(500);
 
+/// Returns the least time between two of these. No worker gets anything to do while it is found out, which takes the
+/// longer the more instances there are: a twentieth of the time at most.
+fn outlook_pause(cost: Duration) -> Duration {
+    OUTLOOK_PAUSE.max(20 * cost)
+}
+
 /// Stages build deep computation graphs; the default of 2 MiB for threads is too little for recursive drops.
 const STACK_BYTES: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_to_find_out_is_told_less_often() {
+        let pause = |cost| outlook_pause(Duration::from_millis(cost)).as_millis();
+        assert_eq!([pause(0), pause(25), pause(300)], [500, 500, 6_000]);
+    }
+}

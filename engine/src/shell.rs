@@ -1,9 +1,18 @@
 //! Text for shell scripts.
 
+use std::borrow::Cow;
+
 /// Returns a word that a POSIX shell reads as this text, whatever it holds.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// As [`quoted`], but plain words stay as they are: for people to read and to copy.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) { text.into() } else { quoted(text).into() }
 }
 
 /// Returns whether a shell can have a variable of this name.
@@ -21,6 +30,12 @@ mod tests {
         assert_eq!(quoted("a $b\n`c`"), "'a $b\n`c`'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn plain_words_are_shown_without_quotes() {
+        assert_eq!(shown("/a-b/c_1.sh"), "/a-b/c_1.sh");
+        assert_eq!([shown("/a b"), shown("it's"), shown("~/x"), shown("")], ["'/a b'", r"'it'\''s'", "'~/x'", "''"]);
     }
 
     #[test]

@@ -99,7 +99,8 @@ fn place(scheme: &str) -> Option<Place> {
     }
 }
 
-/// Returns a URL without password and query, which may hold a signature.
+/// Returns a URL without password and query, which may hold a signature. Web servers take a user without a password for
+/// a token; `container@account` of Azure is none.
 fn without_secrets(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -107,6 +108,7 @@ fn without_secrets(url: &str) -> String {
     let server = match server.rsplit_once('@') {
         Some((user, host)) => match user.split_once(':') {
             Some((name, _)) => format!("{name}@{host}"),
+            None if matches!(place(scheme), Some(Place::Http)) => host.to_owned(),
             None => server.to_owned(),
         },
         None => server.to_owned(),
@@ -168,6 +170,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         assert_eq!(parsed("https://me:secret@host:8080/a?sig=secret").shown(), "https://me@host:8080/a");
+        assert_eq!(parsed("https://token@host/a").shown(), "https://host/a");
         assert_eq!(parsed("abfs://container@account/x").shown(), "abfs://container@account/x");
     }
 }

@@ -80,18 +80,24 @@ impl RemoteError {
             Trouble::Stopped => return Self::Stopped,
             Trouble::Local(error) => (error.to_string(), None),
             Trouble::Unreachable(reason) => (reason, Some(unreachable_hint(address))),
-            Trouble::Denied(reason) => (reason, denied_hint(address)),
+            Trouble::Denied(reason) => (reason, denied_hint(address, action)),
             Trouble::NoPlace(reason) => {
                 (reason, Some("check the name in the URL; nothing is created there".to_owned()))
             }
             // Web servers have many ways to say that they do not take anything.
             Trouble::Other(reason) if *address.place() == Place::Http && action == "write" => {
-                (reason, denied_hint(address))
+                (reason, denied_hint(address, action))
             }
             Trouble::Other(reason) => (reason, None),
         };
         let (remote, object) = (address.shown().to_owned(), object.to_owned());
         Self::Failed { remote, action, object, reason, hint }
+    }
+
+    /// Returns whether something could not be written: what is there may be of use all the same.
+    #[must_use]
+    pub fn is_of_writing(&self) -> bool {
+        matches!(self, Self::Failed { action: "write", .. })
     }
 
     /// Returns what to do about it, when we know.
@@ -124,7 +130,7 @@ fn unreachable_hint(address: &Address) -> String {
     format!("check the URL and the network, and try again: what has arrived is not sent twice{where_to}")
 }
 
-fn denied_hint(address: &Address) -> Option<String> {
+fn denied_hint(address: &Address, action: &str) -> Option<String> {
     match address.place() {
         Place::S3 => Some("set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of somebody who may".to_owned()),
         Place::Google => Some("set `GOOGLE_APPLICATION_CREDENTIALS` to the key file of somebody who may".to_owned()),
@@ -134,6 +140,25 @@ fn denied_hint(address: &Address) -> Option<String> {
         Place::Http => {
             Some("most web servers can be read only: use `cache pull`, or `run --remote-read-only`".to_owned())
         }
-        Place::Folder(_) => None,
+        Place::Folder(_) => (action == "write").then(|| {
+            "somebody who may has to let you write there; to take results, use `cache pull`, or `run --remote-read-only`"
+                .to_owned()
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_only_read_a_folder_is_told_how_to_use_it_so() {
+        let address = Address::parse("there").expect("a folder");
+        let denied = |action| RemoteError::of(&address, action, "VERSION", Trouble::Denied("no".to_owned()));
+        assert_eq!(denied("read").hint(), None);
+        let error = denied("write");
+        assert_eq!(error.to_string(), "cannot write `VERSION` of the remote `there`: no");
+        let hint = "somebody who may has to let you write there; to take results, use `cache pull`, or `run --remote-read-only`";
+        assert_eq!(error.hint().as_deref(), Some(hint));
     }
 }

@@ -257,6 +257,24 @@ fn a_record_that_cannot_be_trusted_is_refused_and_replaced_by_the_next_push() {
 }
 
 #[test]
+fn a_record_whose_files_would_lie_outside_of_the_artifact_is_refused() {
+    for path in ["../x", "a/../../x", "/tmp/x", "a//x", "./x", ""] {
+        let scene = Scene::new();
+        let mut record = scene.put(1, &[5]);
+        scene.push(1);
+        record.artifact.outputs[0].path = path.to_owned();
+        record.artifact.digest = artifact_digest(&record.artifact.outputs);
+        scene.here.put_record(&record).unwrap();
+        // Whole and sealed, as somebody who means harm would send it.
+        let sealed = fs::read(scene.here.record_path(&key(1))).unwrap();
+        replace(&scene.between().join(record_name(&key(1))), &sealed);
+        let Pulled::Damaged { reason, .. } = scene.pull(1) else { panic!("`{path}` is not refused") };
+        assert_eq!(reason, format!("its output `{path}` is not a plain path below the artifact's folder"));
+        scene.assert_nothing_there();
+    }
+}
+
+#[test]
 fn the_first_of_two_results_for_one_key_stays() {
     let scene = Scene::new();
     let first = scene.put(1, &[5]);

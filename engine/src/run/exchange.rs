@@ -1,7 +1,7 @@
 //! A run's dealings with a remote: a result that is there is taken instead of computed, what was computed is sent.
 //!
 //! Sending goes on beside the work, on a thread of its own; a run ends when it is done with that. A remote that does not
-//! do what is asked costs one warning: the run goes on without it.
+//! do what is asked costs one warning: the run goes on without it. One that only takes nothing is still read.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,7 @@ pub struct RemoteOptions {
 pub(crate) struct Exchange<'a> {
     options: &'a RemoteOptions,
     has_failed: AtomicBool,
+    takes_nothing: AtomicBool,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -44,7 +45,8 @@ struct Queue {
 
 impl<'a> Exchange<'a> {
     pub(crate) fn new(options: &'a RemoteOptions) -> Self {
-        Self { options, has_failed: AtomicBool::new(false), queue: Mutex::default(), changed: Condvar::new() }
+        let (has_failed, takes_nothing) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { options, has_failed, takes_nothing, queue: Mutex::default(), changed: Condvar::new() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -101,7 +103,7 @@ impl Session<'_> {
             }
             Err(RemoteError::Cache(error)) => Err(error.into()),
             Err(error) => {
-                self.do_without(exchange, &error);
+                self.do_without(&exchange.has_failed, &error, "the remote");
                 Ok(false)
             }
         }
@@ -132,7 +134,9 @@ impl Session<'_> {
     }
 
     fn send(&self, exchange: &Exchange<'_>, instance: String, fingerprint: &Digest) {
-        if exchange.has_failed.load(Ordering::Acquire) || self.stop.is_raised() {
+        let is_of_no_use =
+            [&exchange.has_failed, &exchange.takes_nothing].iter().any(|flag| flag.load(Ordering::Acquire));
+        if is_of_no_use || self.stop.is_raised() {
             return;
         }
         let (begin, remote) = (Instant::now(), &exchange.options.remote);
@@ -154,16 +158,19 @@ impl Session<'_> {
             Ok(Pushed::Incomplete { reason }) => {
                 warn(format!("it was not sent to the remote `{}`: {reason}", remote.url()));
             }
-            Err(error) => self.do_without(exchange, &error),
+            Err(error) if error.is_of_writing() => {
+                self.do_without(&exchange.takes_nothing, &error, "sending results there");
+            }
+            Err(error) => self.do_without(&exchange.has_failed, &error, "the remote"),
         }
     }
 
-    /// Goes on without the remote.
-    fn do_without(&self, exchange: &Exchange<'_>, error: &RemoteError) {
-        let is_first = !exchange.has_failed.swap(true, Ordering::AcqRel);
+    /// Goes on without `what`, which the flag stands for.
+    fn do_without(&self, flag: &AtomicBool, error: &RemoteError, what: &str) {
+        let is_first = !flag.swap(true, Ordering::AcqRel);
         if is_first && !matches!(error, RemoteError::Stopped) {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            let message = format!("{error}{hint}; the run goes on without the remote");
+            let message = format!("{error}{hint}; the run goes on without {what}");
             self.listener.on_event(&Event::Warning { instance: None, message });
         }
     }

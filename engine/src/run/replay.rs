@@ -42,12 +42,12 @@ pub(crate) fn write_script(
     for (index, source) in pipeline.sources.iter().enumerate().filter(|(_, source)| source.name != SET_ARGUMENT) {
         parts.push(Part { path: absolute(Path::new(&source.name)), kept: Ok(source_name(index, &source.name)) });
     }
-    let mut bytes_kept = 0;
+    let mut room = MOST_CODE_BYTES;
     for (index, (path, file)) in pipeline.outside.files.iter().enumerate() {
         let path = absolute(path);
         let name = format!("code-{index}-{}", file_name(&path));
-        bytes_kept += file.bytes.len();
-        let kept = if bytes_kept <= MOST_CODE_BYTES {
+        let kept = if file.bytes.len() <= room {
+            room -= file.bytes.len();
             folder.write(&name, &file.bytes)?;
             Ok(name)
         } else {
@@ -95,7 +95,8 @@ fn script(run: &str, pipeline: &Pipeline, build: &BuildInfo, arguments: &[String
 #   SPDFLOW=/path/to/spdflow sh {SCRIPT} with another program than the `spdflow` in PATH
 #
 # It works in the folder `replay` beside this file; delete that to begin from nothing again. It ends with 0 if
-# every result has the same bytes, and with 10 if one has not.
+# every result has the same bytes, and with 10 if one has not. A run that did not get all its results has nothing to
+# compare with.
 set -eu
 spdflow=${{SPDFLOW:-spdflow}}
 case $spdflow in
@@ -124,7 +125,8 @@ CDPATH='' cd -- \"$(dirname -- \"$0\")\"
             }
         };
     }
-    text += "cd replay\n";
+    // What is taken from there would not be computed anew, and agree with itself.
+    text += "unset SPDFLOW_REMOTE\ncd replay\n";
     let file = place(&absolute(Path::new(pipeline.sources.first().map_or("", |source| source.name.as_str()))));
     let words: Vec<String> = arguments.iter().map(|word| format!(" {}", quoted(word))).collect();
     let _ = writeln!(

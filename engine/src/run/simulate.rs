@@ -19,7 +19,8 @@ pub(crate) fn seconds(
     left: Vec<Option<f64>>,
     running: &[usize],
 ) -> f64 {
-    let demand = |index: usize| capacity.demand(&pipeline.instances[index]);
+    let demands: Vec<_> = pipeline.instances.iter().map(|instance| capacity.demand(instance)).collect();
+    let demand = |index: usize| demands[index];
     let microseconds = |index: usize| (left[index].unwrap_or(0.0) * 1e6) as u64;
     let (mut needs, consumers) = open_needs(pipeline, &left);
     let mut queue = ReadyQueue::new(capacity, urgency.to_vec());

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use spdflow_cache::remote::Remote;
 use spdflow_engine::event::{Event, Outcome};
@@ -149,6 +151,36 @@ fn a_run_goes_on_without_a_remote_that_does_not_do_its_part() {
          folder); the run goes on without the remote"
     );
     assert_eq!(report.warnings(), [expected]);
+}
+
+#[test]
+fn a_remote_that_takes_nothing_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    Place::new().run_with(&chain(23), &shared(dir.path()));
+    // Only the record of c is there, and nothing can be written any more, whoever asks.
+    for record in tree(&dir.path().join("records")).into_keys() {
+        let path = dir.path().join("records").join(record);
+        if !fs::read_to_string(&path).unwrap().contains("\"instance\": \"c\"") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    fs::remove_dir_all(dir.path().join("tmp")).unwrap();
+    fs::write(dir.path().join("tmp"), "").unwrap();
+    let is_told = AtomicBool::new(false);
+    // b is made when it is known that a cannot be sent, and c is looked for after that.
+    let report = Place::new().run_watched(&chain(23), &shared(dir.path()), |event| match event {
+        Event::Warning { .. } => is_told.store(true, Ordering::Release),
+        Event::Started { instance, .. } if instance == "b" => {
+            let begin = Instant::now();
+            while !is_told.load(Ordering::Acquire) && begin.elapsed() < Duration::from_secs(30) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        _ => {}
+    });
+    assert_eq!(report.outcomes, ["a ran", "b ran", "c cached"]);
+    let [warning] = &report.warnings()[..] else { panic!("{:?}", report.warnings()) };
+    assert!(warning.contains("cannot write `") && warning.ends_with("; the run goes on without sending results there"));
 }
 
 #[test]

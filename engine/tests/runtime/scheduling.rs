@@ -13,7 +13,7 @@ use spdflow_engine::pipeline::{Pipeline, Resources};
 use spdflow_engine::run::{RunOptions, run};
 use spdflow_engine::workspace::Workspace;
 
-use crate::support::{Place, options, pipeline, slow, stage, sum};
+use crate::support::{Place, chain, options, pipeline, slow, stage, sum};
 
 /// Two chains and two single stages, of which `e` and the end of the second chain are the slow ones.
 fn graph() -> Pipeline {
@@ -202,4 +202,10 @@ fn a_stage_for_which_there_is_no_room_waits_for_no_more_than_what_runs_already()
     let options = RunOptions { jobs: 3, threads: 6, memory_bytes: Some(4), ..options() };
     let ran = place.run_with(&pipeline, &options).ran();
     assert_eq!(ran[..2], ["f", "a"], "f is the most urgent, then a is waited for: {ran:?}");
+}
+
+#[test]
+fn more_jobs_than_the_system_has_threads_are_as_good_as_one_for_each_instance() {
+    let options = RunOptions { jobs: 1_000_000, ..options() };
+    assert_eq!(Place::new().run_with(&chain(23), &options).outcomes, ["a ran", "b ran", "c ran"]);
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use spdflow_engine::kind::{StageContext, StageError};
-use spdflow_engine::shell::quoted;
+use spdflow_engine::shell::{quoted, shown};
 
 /// Returns the error of a program that failed, with a script that repeats that if it can be written.
 pub(super) fn with_script(
@@ -24,7 +24,7 @@ pub(super) fn with_script(
     let path = context.repro_path;
     let text = script(arguments, environment, start, path.parent().unwrap_or(Path::new("")));
     let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)));
-    let told = written.is_ok().then(|| format!("`sh {}` runs it again just so", path.display()));
+    let told = written.is_ok().then(|| format!("`sh {}` runs it again just so", shown(&path.to_string_lossy())));
     StageError::Failed { message, hint: hint.or(told) }
 }
 

@@ -103,7 +103,7 @@ pub fn parts(count: usize, width: usize, unit: usize) -> Vec<Range<usize>> {
 
 fn parts_of(count: usize, parts: usize, unit: usize) -> Vec<Range<usize>> {
     if parts < 2 {
-        return std::iter::once(0..count).collect();
+        return vec![0..count];
     }
     let each = count.div_ceil(parts.next_multiple_of(4)).next_multiple_of(unit).max(1);
     (0..count).step_by(each).map(|start| start..(start + each).min(count)).collect()

@@ -95,7 +95,7 @@ impl<'a, D: Backend> Network<'a, D> {
 impl<D: Backend> Objective<D> for Network<'_, D> {
     /// The whole batch: a step's work is with products of matrices, which every part would repeat.
     fn parts(&self) -> Vec<Range<usize>> {
-        std::iter::once(0..self.params.batch_size).collect()
+        vec![0..self.params.batch_size]
     }
 
     fn loss(&self, graph: &Graph<D>, leaves: &[Var<D>], stream: Stream, _: Range<usize>) -> DeviceResult<Var<D>, D> {
