@@ -340,3 +340,30 @@ fn document(outcome: &Outcome) -> serde_json::Value {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     serde_json::from_str(&outcome.stdout).expect("one JSON document")
 }
+
+#[test]
+fn a_locked_run_takes_nothing_from_a_remote_that_its_lock_file_does_not_say() {
+    // Other bytes each time: the remote has those of another run than the lock file.
+    let random = "[stage.a]\nuses = \"command\"\nparams = { run = [\"sh\", \"-c\", \"cat \
+                  /proc/sys/kernel/random/uuid > {out.x}\"], outputs = { x = \"x\" } }\n";
+    let bench = Bench::new().file("p.toml", random);
+    for arguments in [
+        &["run", "p.toml", "-q", "--cache", "first"][..],
+        &["lock", "p.toml", "-q", "--cache", "first"],
+        &["run", "p.toml", "-q", "--cache", "second", "--out", "other", "--remote", "shared"],
+    ] {
+        let outcome = bench.run(arguments);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    let arguments = ["run", "p.toml", "-q", "--cache", "third", "--locked", "--remote", "shared", "--remote-read-only"];
+    let outcome = bench.run(&arguments);
+    assert_eq!(outcome.code, Some(10), "what is made is of other bytes too: {}", outcome.stderr);
+    let kept = blobs(&bench, "shared").intersection(&blobs(&bench, "third")).count();
+    assert_eq!(kept, 0, "nothing of the remote is in the cache");
+}
+
+/// Returns the names of all blobs of a cache or remote.
+fn blobs(bench: &Bench, root: &str) -> std::collections::BTreeSet<String> {
+    let files = walk(&bench.path().join(root).join("blobs"));
+    files.iter().map(|file| file.file_name().expect("a name").to_string_lossy().into_owned()).collect()
+}

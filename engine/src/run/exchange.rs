@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use spdflow_cache::Digest;
 use spdflow_cache::remote::{Pulled, PushOptions, Pushed, Remote, RemoteError};
+use spdflow_cache::{Digest, Record};
 
 use crate::error::RunError;
 use crate::event::Event;
@@ -84,7 +84,13 @@ impl Session<'_> {
             return Ok(false);
         };
         let (begin, remote) = (Instant::now(), &exchange.options.remote);
-        match remote.pull(self.cache(), fingerprint, &check_key, &|| self.stop.is_raised()) {
+        let check = |record: &Record| {
+            check_key(record)?;
+            // What the lock file does not say must not get into the cache, where later runs would find it.
+            let locked = self.expect_as_locked(instance, *fingerprint, Some(record.artifact.digest));
+            locked.map_err(|departure| departure.to_string())
+        };
+        match remote.pull(self.cache(), fingerprint, &check, &|| self.stop.is_raised()) {
             Ok(Pulled::Taken(_, transfer)) => {
                 self.listener.on_event(&Event::Fetched {
                     instance: instance.id.to_string(),
