@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::runs::{results, signal};
+use crate::support::runs::{eventually, results, signal};
 use crate::support::{Bench, masked};
 
 #[test]
@@ -271,17 +271,6 @@ fn start_sleeper(bench: &Bench) -> (std::process::Child, u32) {
     let child = command.env("PLACE", &place).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let sleeper = eventually("the sleeper to say where it is", || fs::read_to_string(&place).ok()?.trim().parse().ok());
     (child, sleeper)
-}
-
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(120), "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A process that nobody has waited for yet is gone all the same.

@@ -4,10 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::support::ledger::{DOUBLE, Ledger};
-use crate::support::runs::{results, signal};
+use crate::support::runs::{eventually, results, signal};
 
 /// Changes a file's bytes and leaves its size and modification time, as `cp -p` and `rsync -t` do.
 fn replace_unnoticed(path: &Path, bytes: &str) {
@@ -28,15 +27,6 @@ fn blob_with(ledger: &Ledger, bytes: &str) -> PathBuf {
     let blob = found.next().expect("a blob with these bytes");
     assert_eq!(found.next(), None);
     blob
-}
-
-/// Waits until `look` finds something, for a minute at most.
-fn eventually(what: &str, mut look: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !look() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -132,7 +122,7 @@ fn after_a_kill_the_next_run_goes_on_and_nobody_has_to_unlock() {
     let wait = format!("echo half > \"$2\"; while [ ! -e {} ]; do sleep 0.01; done; echo $((2 * n))", gate.display());
     ledger.edit("double.sh", "echo $((2 * n))", &wait);
     let mut child = ledger.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    eventually("b to run", || ledger.ran() == "ab");
+    eventually("b to run", || (ledger.ran() == "ab").then_some(()));
     signal(&child, "-KILL");
     child.wait().expect("a child of ours");
     assert!(!ledger.0.path().join("out/p/b").exists(), "nothing partial is visible");

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::Bench;
 
@@ -92,6 +93,18 @@ pub(crate) fn start_until_step(bench: &Bench, instance: &str, more: &[&str]) -> 
     // The pipe has to be read, or the run would wait for us.
     std::thread::spawn(move || lines.for_each(drop));
     child
+}
+
+/// Returns what `look` finds, as soon as it finds something; it has a minute.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Sends a signal.
