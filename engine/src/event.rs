@@ -122,6 +122,8 @@ pub enum Event {
         seconds_left: Option<f64>,
         /// A number worth watching.
         headline: Option<Metric>,
+        /// Whether the stage's log says so too: after half a minute, then at growing intervals.
+        is_noted: bool,
     },
     /// A stage wrote a line to its log.
     Log {

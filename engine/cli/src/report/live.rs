@@ -88,7 +88,7 @@ impl Live {
                 *locked(&state.progress) = Whole { total: *instances, ..Whole::default() };
             }
             Event::Started { instance, expected_seconds, .. } => self.begin(&mut state, instance, *expected_seconds),
-            Event::Progress { instance, step, total, steps_per_second, seconds_left, headline } => {
+            Event::Progress { instance, step, total, steps_per_second, seconds_left, headline, .. } => {
                 if let Some((_, stage)) = state.stages.iter().find(|(name, _)| name == instance) {
                     locked(&stage.now).progress = Some(Progress {
                         step: *step,
