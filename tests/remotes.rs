@@ -127,6 +127,13 @@ fn results_are_pushed_and_pulled() {
         (&row["instance"], &row["state"], &row["files"], &row["message"]),
         (&"double".into(), &"absent".into(), &0.into(), &serde_json::Value::Null)
     );
+    let other = ["--set", "stage.number.params.run=[\"sh\", \"-c\", \"echo 1 > {out.number}\"]"];
+    assert_said(
+        &pull(&other),
+        0,
+        "there: N not there, N unknown, for want of inputs\n",
+        "warning: the remote has none of these results: other parameters, inputs or versions of kinds make other keys\n",
+    );
 }
 
 #[test]

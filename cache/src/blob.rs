@@ -4,7 +4,7 @@
 //! whenever they leave the cache, so that a damaged disk costs a recomputation and never a wrong result.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -95,8 +95,8 @@ impl Cache {
     }
 
     fn adopt_unshared(&self, file: &Path) -> Result<(Digest, u64), CacheError> {
-        let (digest, size_bytes) = digest_file(file).map_err(CacheError::io("read", file))?;
         let opened = File::open(file).map_err(CacheError::io("read", file))?;
+        let (digest, size_bytes) = digest_opened(&opened).map_err(CacheError::io("read", file))?;
         let prepared = opened.set_permissions(Permissions::from_mode(0o444)).and_then(|()| sync_early(&opened));
         prepared.map_err(CacheError::io("write", file))?;
         self.publish(file, &self.blob_path(&digest))?;
@@ -150,10 +150,10 @@ impl Cache {
         };
         let size_bytes = source.metadata().map_err(CacheError::io("read", &path))?.len();
         if size_bytes <= SMALL_BYTES {
-            let bytes = match self.read_blob(digest)? {
-                Ok(bytes) => bytes,
-                Err(state) => return Ok(state),
-            };
+            let bytes = read_opened(&source, size_bytes).map_err(CacheError::io("read", &path))?;
+            if Digest::of(&bytes) != *digest {
+                return Ok(BlobState::Damaged { quarantined: self.quarantine(&path)? });
+            }
             fs::write(destination, bytes).map_err(CacheError::io("write", destination))?;
             return Ok(BlobState::Intact);
         }
@@ -179,17 +179,21 @@ impl Cache {
 /// # Errors
 /// What the system said when the file could not be read.
 pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
-    let mut file = File::open(path)?;
+    digest_opened(&File::open(path)?)
+}
+
+/// Returns the digest and size of the bytes of a file of which nothing was read yet.
+fn digest_opened(mut file: &File) -> io::Result<(Digest, u64)> {
     let size_bytes = file.metadata()?.len();
     if size_bytes <= SMALL_BYTES {
-        let bytes = fs::read(path)?;
+        let bytes = read_opened(file, size_bytes)?;
         return Ok((Digest::of(&bytes), bytes.len() as u64));
     }
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     let mut total = 0;
     loop {
-        match io::Read::read(&mut file, &mut buffer) {
+        match file.read(&mut buffer) {
             Ok(0) => return Ok((Digest::from_bytes(*hasher.finalize().as_bytes()), total)),
             Ok(count) => {
                 hasher.update(&buffer[..count]);
@@ -199,6 +203,15 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Returns the bytes of a file of which nothing was read yet, and which is expected to have this many.
+fn read_opened(file: &File, size_bytes: u64) -> io::Result<Vec<u8>> {
+    // One more, so that the end is found without more room.
+    let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0) + 1);
+    // A file itself would be asked for its size once more.
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Copies bytes, not permissions; by reflink where the file system can, else in the kernel, else through memory.

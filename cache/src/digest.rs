@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A BLAKE3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Digest([u8; 32]);
 
 /// A text that is not 64 hexadecimal digits.
@@ -39,9 +39,12 @@ impl Digest {
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }
-}
 
-impl Digest {
+    /// Appends its digits.
+    pub(crate) fn push_hex(&self, text: &mut String) {
+        text.push_str(&blake3::Hash::from_bytes(self.0).to_hex());
+    }
+
     /// Appends `ab/cdef…`, where things of this digest lie below their folder.
     pub(crate) fn push_place(&self, path: &mut String) {
         let text = blake3::Hash::from_bytes(self.0).to_hex();
@@ -81,9 +84,9 @@ impl TryFrom<String> for Digest {
     }
 }
 
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 

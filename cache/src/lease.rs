@@ -92,7 +92,11 @@ impl Lease {
     /// # Errors
     /// [`CacheError`] if the list cannot be written.
     pub fn add_held(&self, _hold: &Hold, fingerprints: &[Digest]) -> Result<(), CacheError> {
-        let text: String = fingerprints.iter().map(|fingerprint| format!("{fingerprint}\n")).collect();
+        let mut text = String::with_capacity(fingerprints.len() * (2 * size_of::<Digest>() + 1));
+        for fingerprint in fingerprints {
+            fingerprint.push_hex(&mut text);
+            text.push('\n');
+        }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(text.as_bytes()).map_err(CacheError::io("write", &self.path))
     }

@@ -17,6 +17,7 @@ mod packed;
 mod record;
 pub mod remote;
 mod run_folder;
+mod shelf;
 mod stamp;
 mod store;
 mod usage;

@@ -1,7 +1,8 @@
 //! Looks at many results at once, to find those of which certainly nothing has changed.
 //!
-//! A run without work consists of little else than questions to the file system, six for a result of two files. They
-//! are asked relative to open folders, which spares the system most of each path, and by several threads.
+//! A run without work consists of little else than questions to the file system. They are asked relative to open folders,
+//! which spares the system most of each path, by several threads, and of many results' records and blobs only where the
+//! folder they lie in has changed (`shelf.rs`): three questions are left for a result of two files, of six.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 
+use crate::shelf::{Kind, Shelf, Shelves};
 use crate::{Cache, Digest, FolderMemo, Stamp};
 
 /// How many results are looked at at a time.
@@ -18,19 +20,23 @@ const PART: usize = 32;
 /// Fewer results than this for each thread are not worth one.
 const LEAST_PER_THREAD: usize = 128;
 
+/// Fewer results than this have not many more records and blobs than there are folders of them.
+const LEAST_FOR_SHELVES: usize = 256;
+
 /// More threads than this only wait for one another in the system.
 const MOST_THREADS: usize = 8;
 
 impl Cache {
-    /// Returns, for each folder below `root` with its memo, whether certainly nothing has changed since the memo was made:
-    /// the record, the folder, its subfolders and its files have the stamps they had, which were settled then, and the
-    /// blobs are present. A folder of which that cannot be said may be unchanged all the same.
+    /// Returns, for each folder below the output root `root` with its memo, whether certainly nothing has changed since the
+    /// memo was made: the folder, its subfolders and its files have the stamps they had, which were settled then, and the
+    /// record and the blobs are present. A folder of which that cannot be said may be unchanged all the same.
     #[must_use]
     pub fn untouched(&self, root: &Path, memos: Vec<(String, Arc<FolderMemo>)>) -> Vec<bool> {
         let count = memos.len();
         let Some(folders) = Folders::open(self, root) else { return vec![false; count] };
+        let shelves = (count >= LEAST_FOR_SHELVES).then(|| Known::look(self, root, &memos));
         let answers = (0..count.div_ceil(PART)).map(|_| OnceLock::new()).collect();
-        let look = Arc::new(Look { folders, memos, next: AtomicUsize::new(0), answers });
+        let look = Arc::new(Look { folders, shelves, memos, next: AtomicUsize::new(0), answers });
         let most = (count / LEAST_PER_THREAD).min(MOST_THREADS);
         let threads =
             if most > 1 { std::thread::available_parallelism().map_or(1, |all| most.min(all.get())) } else { 1 };
@@ -41,13 +47,24 @@ impl Cache {
         }
         look.work();
         // On a busy machine a helper may not have come to its turn. Nobody waits for it: its part is done here.
-        (0..look.answers.len()).flat_map(|part| look.answers[part].get_or_init(|| look.at(part)).clone()).collect()
+        let answers: Vec<bool> =
+            (0..look.answers.len()).flat_map(|part| look.answers[part].get_or_init(|| look.at(part)).clone()).collect();
+        if let Some(Known { before, now }) = &look.shelves
+            && answers.iter().all(|is_untouched| *is_untouched)
+            && now.has_more_than(before)
+        {
+            // What cannot be written only costs time later.
+            let _ = self.write_shelves(root, now);
+        }
+        answers
     }
 }
 
 /// Questions that several threads answer.
 struct Look {
     folders: Folders,
+    /// If there are many.
+    shelves: Option<Known>,
     memos: Vec<(String, Arc<FolderMemo>)>,
     /// The next part to take.
     next: AtomicUsize,
@@ -67,7 +84,40 @@ impl Look {
     fn at(&self, part: usize) -> Vec<bool> {
         let mut path = String::new();
         let memos = self.memos.iter().skip(part * PART).take(PART);
-        memos.map(|(folder, memo)| self.folders.are_untouched(folder, memo, &mut path)).collect()
+        memos.map(|(folder, memo)| self.folders.are_untouched(folder, memo, self.shelves.as_ref(), &mut path)).collect()
+    }
+}
+
+/// What is known of the cache's own folders.
+struct Known {
+    /// From an earlier look that found every record and blob.
+    before: Shelves,
+    /// From before this look.
+    now: Shelves,
+}
+
+impl Known {
+    fn look(cache: &Cache, root: &Path, memos: &[(String, Arc<FolderMemo>)]) -> Self {
+        let results: Vec<u8> = memos
+            .iter()
+            .flat_map(|(_, memo)| [memo.fingerprint.as_bytes(), memo.artifact.as_bytes()])
+            .flatten()
+            .copied()
+            .collect();
+        let results = Digest::of(&results);
+        let before = cache.read_shelves(root, results);
+        let mut now = Shelves::now(results);
+        for shelf in Shelf::all() {
+            if let Ok(stat) = statat(cache.folder(), shelf.place(), AtFlags::empty()) {
+                now.insert(shelf, stamp_of(&stat));
+            }
+        }
+        Self { before, now }
+    }
+
+    /// Returns whether the file of this kind and digest is certainly still there.
+    fn holds(&self, kind: Kind, digest: &Digest) -> bool {
+        self.before.agree(&self.now, Shelf::of(kind, digest))
     }
 }
 
@@ -89,7 +139,8 @@ impl Folders {
     }
 
     /// `path` is room for paths.
-    fn are_untouched(&self, folder: &str, memo: &FolderMemo, path: &mut String) -> bool {
+    fn are_untouched(&self, folder: &str, memo: &FolderMemo, shelves: Option<&Known>, path: &mut String) -> bool {
+        let holds = |kind, digest: &Digest| shelves.is_some_and(|shelves| shelves.holds(kind, digest));
         let is_settled = |stamp: &Stamp| stamp.is_settled(memo.seen);
         let mut below = |name: &str| {
             path.clear();
@@ -114,10 +165,11 @@ impl Folders {
             statat(folder, path.as_str(), AtFlags::empty()).ok()
         };
         is_same
-            && place(&self.records, &memo.fingerprint, ".json").is_some_and(|stat| stamp_of(&stat) == memo.record)
+            && (holds(Kind::Record, &memo.fingerprint)
+                || place(&self.records, &memo.fingerprint, ".json").is_some_and(|stat| stamp_of(&stat) == memo.record))
             && memo.files.iter().all(|file| {
                 let is_there = |stat: Stat| is(&stat, FileType::RegularFile) && size(&stat) == file.stamp.size_bytes;
-                place(&self.blobs, &file.digest, "").is_some_and(is_there)
+                holds(Kind::Blob, &file.digest) || place(&self.blobs, &file.digest, "").is_some_and(is_there)
             })
     }
 }
@@ -152,8 +204,11 @@ mod tests {
     use super::*;
     use crate::record::tests::example;
 
+    /// What a look finds.
+    type Memos = Vec<(String, Arc<FolderMemo>)>;
+
     /// A cache, and `count` folders that hold the result of one record, with memos that were taken long after.
-    fn results(dir: &Path, count: usize) -> (Cache, Vec<(String, Arc<FolderMemo>)>) {
+    fn results(dir: &Path, count: usize) -> (Cache, Memos) {
         let cache = Cache::open(&dir.join("cache")).unwrap();
         let record = example(&cache, Digest::of(b"key"));
         cache.put_record(&record).unwrap();
@@ -235,5 +290,45 @@ mod tests {
         let (cache, mut memos) = results(dir.path(), 1);
         memos[0].1 = Arc::new(FolderMemo { seen: Stamp::now(), ..(*memos[0].1).clone() });
         assert_eq!(untouched(dir.path(), &cache, &memos), [false]);
+    }
+    /// Makes the folders of records and blobs look as if they had not changed for long.
+    fn settle(cache: &Cache) {
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        for shelf in Shelf::all() {
+            if let Ok(folder) = File::open(cache.root().join(shelf.place())) {
+                folder.set_modified(old).unwrap();
+            }
+        }
+        // Nobody can set the change time.
+        std::thread::sleep(std::time::Duration::from_millis(2050));
+    }
+
+    #[test]
+    fn what_goes_from_the_cache_is_missed_though_its_folders_are_asked_instead() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, memos) = results(dir.path(), LEAST_FOR_SHELVES);
+        let root = dir.path().join("out");
+        let look = || {
+            let all = cache.untouched(&root, memos.clone());
+            (all.iter().filter(|is_untouched| **is_untouched).count(), all.len())
+        };
+        let kept = |memos: &Memos| Known::look(&cache, &root, memos).before;
+        let memo = &memos[0].1;
+        let record = Shelf::of(Kind::Record, &memo.fingerprint);
+        assert_eq!(look(), (LEAST_FOR_SHELVES, LEAST_FOR_SHELVES));
+        assert!(!kept(&memos).agree(&kept(&memos), record), "a stamp that is too young was kept");
+        settle(&cache);
+        look();
+        assert!(kept(&memos).agree(&kept(&memos), record), "no stamp was kept");
+        assert!(!kept(&memos[1..].to_vec()).agree(&kept(&memos), record), "the stamps answer for other memos");
+        // The folder answers for the record, whatever its own stamp is.
+        File::open(cache.record_path(&memo.fingerprint)).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(look(), (LEAST_FOR_SHELVES, LEAST_FOR_SHELVES));
+        for path in [cache.blob_path(&memo.files[1].digest), cache.record_path(&memo.fingerprint)] {
+            let aside = dir.path().join("aside");
+            fs::rename(&path, &aside).unwrap();
+            assert_eq!(look(), (0, LEAST_FOR_SHELVES), "{}", path.display());
+            fs::rename(&aside, &path).unwrap();
+        }
     }
 }

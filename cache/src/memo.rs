@@ -221,7 +221,7 @@ fn memo_name(root: &Path) -> String {
 
 const FORMAT: &[u8] = b"spdflow-memo 1\n";
 
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 

@@ -253,9 +253,18 @@ pub enum RunStatus {
 pub trait Listener: Send + Sync {
     /// Takes note of an event. Called from several threads, one event at a time for each instance.
     fn on_event(&self, event: &Event);
+
+    /// Returns whether it wants an event for each result that was in place before the run: there may be thousands.
+    fn hears_of_fresh(&self) -> bool {
+        true
+    }
 }
 
 /// Takes no notice.
 impl Listener for () {
     fn on_event(&self, _event: &Event) {}
+
+    fn hears_of_fresh(&self) -> bool {
+        false
+    }
 }

@@ -74,23 +74,8 @@ impl Key<'_> {
     /// Returns the fingerprint.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
-        let mut bytes = Vec::with_capacity(512);
-        write_length(&mut bytes, b'a', 5);
-        write_text(&mut bytes, self.kind);
-        bytes.push(b'i');
-        bytes.extend_from_slice(&i64::from(self.version).to_le_bytes());
-        bytes.extend_from_slice(self.params.canonical());
-        write_length(&mut bytes, b't', self.inputs.len());
-        for (slot, digests) in self.inputs {
-            write_text(&mut bytes, slot);
-            write_length(&mut bytes, b'a', digests.len());
-            for digest in digests {
-                bytes.push(b'd');
-                bytes.extend_from_slice(digest.as_bytes());
-            }
-        }
-        write_text(&mut bytes, self.numeric_target);
-        Digest::from_bytes(blake3::derive_key(CONTEXT, &bytes))
+        let inputs = self.inputs.iter().map(|(slot, digests)| (slot.as_str(), digests.iter().copied()));
+        fingerprint(self.kind, self.version, self.params, inputs, self.numeric_target)
     }
 
     /// Returns the preimage for the record.
@@ -104,6 +89,33 @@ impl Key<'_> {
             numeric_target: self.numeric_target.to_owned(),
         }
     }
+}
+
+/// Returns the fingerprint of a preimage of which nothing was copied; fields as in [`Key`].
+pub(crate) fn fingerprint<'a, D: ExactSizeIterator<Item = Digest>>(
+    kind: &str,
+    version: u32,
+    params: &Params,
+    inputs: impl ExactSizeIterator<Item = (&'a str, D)>,
+    numeric_target: &str,
+) -> Digest {
+    let mut bytes = Vec::with_capacity(512);
+    write_length(&mut bytes, b'a', 5);
+    write_text(&mut bytes, kind);
+    bytes.push(b'i');
+    bytes.extend_from_slice(&i64::from(version).to_le_bytes());
+    bytes.extend_from_slice(params.canonical());
+    write_length(&mut bytes, b't', inputs.len());
+    for (slot, digests) in inputs {
+        write_text(&mut bytes, slot);
+        write_length(&mut bytes, b'a', digests.len());
+        for digest in digests {
+            bytes.push(b'd');
+            bytes.extend_from_slice(digest.as_bytes());
+        }
+    }
+    write_text(&mut bytes, numeric_target);
+    Digest::from_bytes(blake3::derive_key(CONTEXT, &bytes))
 }
 
 impl Preimage {

@@ -87,9 +87,6 @@ impl OutputRoot {
             return Ok(filled?);
         }
         self.remove_results_above(below)?;
-        if let Some(parent) = target.parent() {
-            create(parent)?;
-        }
         self.swap(&partial, &target)?;
         Ok(Placed::Whole)
     }
@@ -98,22 +95,23 @@ impl OutputRoot {
         self.path.join(format!("{}-{}", self.prefix, NAMES_GIVEN.fetch_add(1, Ordering::Relaxed)))
     }
 
-    // A folder cannot be renamed over one that is not empty, so the old one steps aside. Another process may put the
-    // same result there in between; then there is simply a newer old one.
+    /// Makes `partial` the folder `target`. A folder cannot be renamed over one that is not empty, so an old one steps
+    /// aside. Another process may put the same result there in between; then there is simply a newer old one.
     fn swap(&self, partial: &Path, target: &Path) -> Result<(), CacheError> {
         for _ in 0..100 {
+            if move_to_free_place(partial, target)? {
+                return Ok(());
+            }
             let aside = self.fresh_name();
             match fs::rename(target, &aside) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(CacheError::io("replace", target)(error)),
             }
-            let renamed = fs::rename(partial, target);
+            let has_moved = move_to_free_place(partial, target);
             let _ = fs::remove_dir_all(&aside);
-            match renamed {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                Err(error) => return Err(CacheError::io("create", target)(error)),
+            if has_moved? {
+                return Ok(());
             }
         }
         Err(CacheError::io("replace", target)(io::Error::other("other processes keep writing it")))
@@ -130,6 +128,24 @@ impl OutputRoot {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes `partial` the folder `target` unless something is there, and says whether it did.
+fn move_to_free_place(partial: &Path, target: &Path) -> Result<bool, CacheError> {
+    let mut moved = fs::rename(partial, target);
+    if let (Err(error), Some(parent)) = (&moved, target.parent())
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        create(parent)?;
+        moved = fs::rename(partial, target);
+    }
+    match moved {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            Ok(false)
+        }
+        Err(error) => Err(CacheError::io("create", target)(error)),
     }
 }
 

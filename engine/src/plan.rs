@@ -10,7 +10,7 @@ use serde::Serialize;
 use spdflow_cache::Digest;
 
 use crate::error::RunError;
-use crate::fingerprint::Key;
+use crate::fingerprint::{Key, fingerprint};
 use crate::kind::Device;
 use crate::pipeline::{Instance, Pipeline};
 use crate::why::{Comparison, Earlier};
@@ -163,9 +163,8 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
                 Step::unknown(index, Action::Maybe, why)
             }
             None => {
-                // All parents are known here, so each digest exists.
-                let inputs = input_digests(instance, |parent| artifacts[parent]);
-                let fingerprint = key(instance, &inputs, device).fingerprint();
+                let known = |parent: usize| artifacts[parent].expect("no parent is without a result here");
+                let fingerprint = fingerprint_of(instance, known, device);
                 let warnings = &mut plan.warnings;
                 let found = if is_forced {
                     Found::Absent { why: "forced".to_owned() }
@@ -262,6 +261,16 @@ pub(crate) fn input_digests(
 ) -> BTreeMap<String, Vec<Digest>> {
     let digests = |producers: &Vec<usize>| producers.iter().filter_map(|producer| artifact(*producer)).collect();
     instance.inputs.iter().map(|(slot, producers)| (slot.clone(), digests(producers))).collect()
+}
+
+/// Returns the fingerprint of an instance whose producers have made these artifacts: that of its [`key`].
+fn fingerprint_of(instance: &Instance, artifact: impl Fn(usize) -> Digest, device: Device) -> Digest {
+    let info = instance.kind.info();
+    let inputs = instance.inputs.iter().map(|(slot, producers)| {
+        let digests = producers.iter().map(|producer| artifact(*producer));
+        (slot.as_str(), digests)
+    });
+    fingerprint(info.name, info.version, &instance.params, inputs, device.numeric_target())
 }
 
 /// Returns the key of an instance with the given inputs.

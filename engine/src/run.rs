@@ -1,6 +1,7 @@
 //! Runs a pipeline: plans it, then works on whatever is ready until nothing is left.
 //!
-//! What the plan found in place is done at once, without a thread. The rest goes through `schedule::Schedule` to
+//! A run that finds everything in place ends after that. Else what the plan found in place is done at once, without a
+//! thread, and the rest goes through `schedule::Schedule` to
 //! worker threads, each of which brings one instance at a time to its end (`stage::Session::work`).
 
 mod compute;
@@ -14,10 +15,10 @@ pub(crate) mod simulate;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{BuildInfo, Digest, Metric};
+use spdflow_cache::{BuildInfo, Digest, MachineInfo, Metric};
 
 use crate::capacity::{Capacity, Gpu};
 use crate::error::RunError;
@@ -37,7 +38,7 @@ use journal::Journal;
 use ready::Held;
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
-use stage::{End, Job, Session, headline};
+use stage::{End, Job, Session};
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -149,12 +150,14 @@ pub fn run(
         out: workspace.out.path().display().to_string(),
         cache: workspace.cache.root().display().to_string(),
     });
-    let machine = machine_info();
+    // Only records name it.
+    let machine: LazyLock<MachineInfo> = LazyLock::new(machine_info);
     let session = Session {
         pipeline,
         workspace,
         executor,
         listener: &journal,
+        audience: listener,
         device: options.device,
         checkpoint_every: options.checkpoint_every,
         locked: options.locked.as_ref(),
@@ -164,23 +167,22 @@ pub fn run(
         build: &options.build,
         machine: &machine,
         lease: &lease,
-        needed: Mutex::new(needed.into_iter().collect()),
+        needed: Mutex::new(if is_repeatable { needed.into_iter().collect() } else { BTreeSet::new() }),
         checked: Mutex::default(),
         last_flush: Mutex::new(begin),
         said: Mutex::default(),
     };
-    let worked = session.while_sending(|| Runner::new(&session, options, capacity, plan).work());
+    let worked = if is_repeatable {
+        work_off(&session, options, capacity, plan, &journal)
+    } else {
+        Ok((in_place(&session, plan), Vec::new()))
+    };
     // Also after an error: what is recorded must survive. A memo that cannot be written only costs time later.
     let _ = workspace.write_memos();
     let saved = workspace.cache.flush();
-    let (states, failures) = worked?;
+    let (results, failures) = worked?;
     saved?;
 
-    let has_all = states.iter().all(|state| matches!(state, State::OutOfScope | State::Given(_) | State::Done(_)));
-    if is_repeatable && has_all {
-        journal.with_folder(|folder| replay::write_results(folder, pipeline, &states))?;
-    }
-    let results = results(states);
     let status = status(&results, options.keep_going);
     let mut counts = BTreeMap::new();
     for result in &results {
@@ -193,17 +195,49 @@ pub fn run(
     Ok(RunSummary { run, status, results, failures, seconds })
 }
 
+/// Returns the results of a plan that found all of them in place.
+fn in_place(session: &Session<'_>, plan: Plan) -> Vec<InstanceResult> {
+    for (index, message) in plan.warnings {
+        session.warn(&session.pipeline.instances[index], message);
+    }
+    let found = plan.steps.into_iter().filter_map(|step| {
+        let fresh = Done::found(step.known?, step.fingerprint?);
+        session.report_fresh(&session.pipeline.instances[step.index], &fresh);
+        Some(result(step.index, fresh))
+    });
+    found.collect()
+}
+
+/// Does what the plan has left to do.
+fn work_off(
+    session: &Session<'_>,
+    options: &RunOptions,
+    capacity: Capacity,
+    plan: Plan,
+    journal: &Journal<'_>,
+) -> Result<(Vec<InstanceResult>, Vec<StageFailure>), RunError> {
+    let (states, failures) = session.while_sending(|| Runner::new(session, options, capacity, plan).work())?;
+    if states.iter().all(|state| matches!(state, State::OutOfScope | State::Given(_) | State::Done(_))) {
+        journal.with_folder(|folder| replay::write_results(folder, session.pipeline, &states))?;
+    }
+    Ok((results(states), failures))
+}
+
+fn result(index: usize, done: Done) -> InstanceResult {
+    InstanceResult {
+        index,
+        outcome: done.outcome,
+        seconds: done.seconds,
+        headline: done.known.headline,
+        artifact: Some(done.known.artifact),
+        fingerprint: Some(done.fingerprint),
+    }
+}
+
 fn results(states: Vec<State>) -> Vec<InstanceResult> {
     let result = |(index, state)| match state {
         State::OutOfScope | State::Given(_) => None,
-        State::Done(done) => Some(InstanceResult {
-            index,
-            outcome: done.outcome,
-            seconds: done.seconds,
-            headline: headline(&done),
-            artifact: Some(done.known.artifact),
-            fingerprint: Some(done.fingerprint),
-        }),
+        State::Done(done) => Some(result(index, done)),
         State::Ended(outcome, seconds) => {
             Some(InstanceResult { index, outcome, seconds, headline: None, artifact: None, fingerprint: None })
         }
@@ -263,13 +297,13 @@ impl<'a> Runner<'a> {
             }
             members[step.index] = true;
             if let (Action::Fresh, Some(known), Some(fingerprint)) = (step.action, step.known, step.fingerprint) {
-                let fresh = Done { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 };
-                session.report_done(&instances[step.index], &fresh, false);
+                let fresh = Done::found(known, fingerprint);
+                session.report_fresh(&instances[step.index], &fresh);
                 done[step.index] = Some(fresh);
             }
         }
         for (index, fingerprint, known) in plan.given {
-            done[index] = Some(Done { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 });
+            done[index] = Some(Done::found(known, fingerprint));
         }
         let urgency = expectation.urgency(session.pipeline);
         let progress = Progress {

@@ -25,9 +25,37 @@ pub struct Workspace<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) artifact: Digest,
-    /// Path, digest and size of each file.
-    pub(crate) files: Vec<(String, Digest, u64)>,
+    pub(crate) files: Files,
     pub(crate) headline: Option<Metric>,
+}
+
+/// The files of a result: whoever needs it holds the same list.
+#[derive(Debug, Clone)]
+pub(crate) enum Files {
+    /// As a record names them.
+    Recorded(Arc<Vec<Output>>),
+    /// As they were seen in place.
+    Seen(Arc<FolderMemo>),
+}
+
+impl Files {
+    /// Returns path, digest and size of each file.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Digest, u64)> {
+        let count = match self {
+            Self::Recorded(outputs) => outputs.len(),
+            Self::Seen(memo) => memo.files.len(),
+        };
+        (0..count).map(move |index| match self {
+            Self::Recorded(outputs) => {
+                let file = &outputs[index];
+                (file.path.as_str(), file.digest, file.size_bytes)
+            }
+            Self::Seen(memo) => {
+                let file = &memo.files[index];
+                (file.path.as_str(), file.digest, file.stamp.size_bytes)
+            }
+        })
+    }
 }
 
 /// What became of a search for the result of a fingerprint.
@@ -90,7 +118,7 @@ impl<'a> Workspace<'a> {
         let (indices, questions): (Vec<usize>, Vec<_>) = known.unzip();
         drop(memos);
         let known: Vec<_> = questions.iter().map(|(_, memo)| memo.clone()).collect();
-        let answers = self.cache.untouched(self.out.path(), questions);
+        let answers = self.cache.untouched(&self.memo_key, questions);
         for ((index, memo), is_untouched) in indices.into_iter().zip(known).zip(answers) {
             untouched[index] = is_untouched.then_some(memo);
         }
@@ -197,7 +225,7 @@ impl<'a> Workspace<'a> {
 
     fn remember(&self, instance: &Instance, fingerprint: Digest, known: &Known) {
         let Some(record) = self.cache.record_stamp(&fingerprint) else { return };
-        let files: Vec<_> = known.files.iter().map(|(path, digest, _)| (path.clone(), *digest)).collect();
+        let files: Vec<_> = known.files.iter().map(|(path, digest, _)| (path.to_owned(), digest)).collect();
         let headline = known.headline.as_ref().map(|metric| (metric.name.clone(), metric.value));
         let folder = self.folder(instance);
         if let Some(memo) = FolderMemo::take(&folder, fingerprint, known.artifact, record, headline, &files) {
@@ -223,10 +251,10 @@ fn memo_name(instance: &Instance) -> String {
     instance.out_path().to_string_lossy().into_owned()
 }
 
-pub(crate) fn known_of_memo(memo: &FolderMemo) -> Known {
+pub(crate) fn known_of_memo(memo: &Arc<FolderMemo>) -> Known {
     Known {
         artifact: memo.artifact,
-        files: memo.files.iter().map(|file| (file.path.clone(), file.digest, file.stamp.size_bytes)).collect(),
+        files: Files::Seen(memo.clone()),
         headline: memo.headline.clone().map(|(name, value)| Metric { name, value }),
     }
 }
@@ -238,7 +266,7 @@ fn known_of_record(record: &Record) -> Known {
 pub(crate) fn known_of(artifact: &Artifact, metrics: &[Metric]) -> Known {
     Known {
         artifact: artifact.digest,
-        files: artifact.outputs.iter().map(|file| (file.path.clone(), file.digest, file.size_bytes)).collect(),
+        files: Files::Recorded(Arc::new(artifact.outputs.clone())),
         headline: metrics.first().cloned(),
     }
 }

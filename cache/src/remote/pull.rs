@@ -34,6 +34,9 @@ pub enum Pulled {
 /// A record with its file's bytes, or what became of it.
 type Found = Result<(Record, Vec<u8>), Pulled>;
 
+/// How large a log may be, whose size no record tells. Whoever sends without end must not fill the disk.
+const MOST_LOG_BYTES: u64 = 4 << 30;
+
 /// How often blobs that garbage collection takes away before the record is written are fetched again.
 const ROUNDS: usize = 3;
 
@@ -141,11 +144,10 @@ impl Remote {
         let write = |error| CacheError::io("write", &temporary)(error);
         let mut file = File::create_new(&temporary).map_err(write)?;
         let (mut hasher, mut found_bytes) = (blake3::Hasher::new(), 0);
-        let most = size.unwrap_or(u64::MAX);
+        let most = size.unwrap_or(MOST_LOG_BYTES);
         let read = self.objects.read(&object, stop, &mut |piece| {
             hasher.update(piece);
             found_bytes += piece.len() as u64;
-            // Whoever sends without end must not fill the disk.
             if found_bytes > most { Err(io::ErrorKind::FileTooLarge.into()) } else { file.write_all(piece) }
         });
         let found = Digest::from_bytes(*hasher.finalize().as_bytes());
@@ -157,7 +159,8 @@ impl Remote {
             Ok(true) => None,
             Ok(false) => Some("a record names it, but it is missing".to_owned()),
             Err(Trouble::Local(_)) if found_bytes > most => {
-                Some(format!("it has more than the {most} bytes that its record says"))
+                let who = if size.is_some() { "its record says" } else { "a log may have" };
+                Some(format!("it has more than the {most} bytes that {who}"))
             }
             Err(trouble) => {
                 let _ = fs::remove_file(&temporary);

@@ -121,7 +121,7 @@ impl Session<'_> {
             artifact: made.artifact,
             metrics: made.metrics,
             build: self.build.clone(),
-            machine: self.machine.clone(),
+            machine: (**self.machine).clone(),
             times: made.times,
             usage: Usage {
                 threads: job.threads,
@@ -301,7 +301,7 @@ impl Session<'_> {
         let artifact = |producer: &usize| {
             let instance = &self.pipeline.instances[*producer];
             let known = &job.parents[producer].known;
-            let place = |(path, digest, _): &(String, Digest, u64)| (path.clone(), self.cache().blob_path(digest));
+            let place = |(path, digest, _): (&str, Digest, u64)| (path.to_owned(), self.cache().blob_path(&digest));
             InputArtifact {
                 instance: instance.id.to_string(),
                 kind: instance.kind.info().name.to_owned(),

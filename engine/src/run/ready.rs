@@ -70,6 +70,10 @@ impl ReadyQueue {
             first
         } else {
             self.awaited = Some(first);
+            // Each takes a thread, so that there is nothing to look for while none is free.
+            if self.threads == 0 {
+                return None;
+            }
             let others = self.ready.iter().map(|(_, index)| *index).filter(|index| *index != first);
             others.into_iter().find(|index| self.has_room(demand(*index), wanted))?
         };

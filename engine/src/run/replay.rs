@@ -73,7 +73,7 @@ pub(crate) fn write_results(folder: &RunFolder, pipeline: &Pipeline, states: &[S
         fingerprint: done.fingerprint,
         artifact: done.known.artifact,
         record: None,
-        outputs: done.known.files.iter().map(|(path, digest, _)| (path.clone(), *digest)).collect(),
+        outputs: done.known.files.iter().map(|(path, digest, _)| (path.to_owned(), digest)).collect(),
     };
     let stages = pipeline.instances.iter().zip(states).filter_map(|(instance, state)| match state {
         State::Done(done) | State::Given(done) => Some((instance.id.to_string(), locked(done))),

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use spdflow_cache::Digest;
+
 use crate::capacity::{Capacity, Demand};
 use crate::event::Outcome;
 use crate::pipeline::Pipeline;
@@ -15,9 +17,16 @@ use crate::workspace::Known;
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     pub(crate) known: Known,
-    pub(crate) fingerprint: spdflow_cache::Digest,
+    pub(crate) fingerprint: Digest,
     pub(crate) outcome: Outcome,
     pub(crate) seconds: f64,
+}
+
+impl Done {
+    /// Returns what is known of a result that nobody has to work for.
+    pub(crate) fn found(known: Known, fingerprint: Digest) -> Self {
+        Self { known, fingerprint, outcome: Outcome::Cached, seconds: 0.0 }
+    }
 }
 
 /// Where one instance stands.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Metric, Stamp};
+use spdflow_cache::{BlobState, Cache, CacheError, Digest, Lease, MachineInfo, Stamp};
 
 use crate::capacity::Gpu;
 use crate::error::RunError;
@@ -26,7 +26,10 @@ pub(crate) struct Session<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) workspace: &'a Workspace<'a>,
     pub(crate) executor: &'a dyn Executor,
+    /// The journal, which passes on what it hears.
     pub(crate) listener: &'a dyn Listener,
+    /// Whom the journal passes it on to.
+    pub(crate) audience: &'a dyn Listener,
     pub(crate) device: Device,
     pub(crate) checkpoint_every: Duration,
     pub(crate) locked: Option<&'a Lock>,
@@ -34,7 +37,7 @@ pub(crate) struct Session<'a> {
     pub(crate) exchange: Option<Exchange<'a>>,
     pub(crate) run: &'a str,
     pub(crate) build: &'a spdflow_cache::BuildInfo,
-    pub(crate) machine: &'a MachineInfo,
+    pub(crate) machine: &'a LazyLock<MachineInfo>,
     /// Keeps garbage collection from what the run needs, and says later what that was.
     pub(crate) lease: &'a Lease,
     /// The fingerprints in the lease.
@@ -199,7 +202,18 @@ impl Session<'_> {
     }
 
     pub(crate) fn report_done(&self, instance: &Instance, done: &Done, restored: bool) {
-        self.listener.on_event(&Event::Finished {
+        self.listener.on_event(&self.finished(instance, done, restored));
+    }
+
+    /// Tells who wants to know it of a result that the plan found in place. The journal does not: the plan lies beside it.
+    pub(crate) fn report_fresh(&self, instance: &Instance, done: &Done) {
+        if self.audience.hears_of_fresh() {
+            self.audience.on_event(&self.finished(instance, done, false));
+        }
+    }
+
+    fn finished(&self, instance: &Instance, done: &Done, restored: bool) -> Event {
+        Event::Finished {
             instance: instance.id.to_string(),
             outcome: done.outcome,
             restored,
@@ -208,7 +222,7 @@ impl Session<'_> {
             artifact: done.known.artifact,
             headline: done.known.headline.clone(),
             path: self.workspace.folder(instance).display().to_string(),
-        });
+        }
     }
 
     /// Checks the bytes of every input and returns the producers whose results cannot be given to the stage.
@@ -217,14 +231,14 @@ impl Session<'_> {
         for (parent, done) in &job.parents {
             let instance = &self.pipeline.instances[*parent];
             let mut intact = true;
-            for (path, digest, _) in &done.known.files {
-                let stamp = self.cache().blob_stamp(digest);
-                if stamp.is_some() && self.checked().get(digest) == stamp.as_ref() {
+            for (path, digest, _) in done.known.files.iter() {
+                let stamp = self.cache().blob_stamp(&digest);
+                if stamp.is_some() && self.checked().get(&digest) == stamp.as_ref() {
                     continue;
                 }
-                match self.cache().check_blob(digest)? {
+                match self.cache().check_blob(&digest)? {
                     BlobState::Intact => {
-                        self.checked().extend(stamp.map(|stamp| (*digest, stamp)));
+                        self.checked().extend(stamp.map(|stamp| (digest, stamp)));
                     }
                     state => {
                         self.warn(instance, lost_text(path, &state));
@@ -252,9 +266,4 @@ fn lost_text(output: &str, state: &BlobState) -> String {
         }
         BlobState::Intact | BlobState::Missing => format!("file `{output}` is missing from the cache"),
     }
-}
-
-/// Returns the headline of a result for summaries.
-pub(crate) fn headline(done: &Done) -> Option<Metric> {
-    done.known.headline.clone()
 }

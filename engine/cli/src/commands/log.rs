@@ -90,9 +90,11 @@ fn of_run(cache: &Cache, id: &str, pipeline: &Pipeline, chosen: &[usize]) -> Res
 
 /// Returns the keys of the instances of a run, as far as it came to know them.
 fn keys_of(run: &RunInfo) -> BTreeMap<String, Digest> {
-    let text = fs::read_to_string(run.path.join("journal.jsonl")).unwrap_or_default();
-    let events = text.lines().filter_map(follow::Told::parse);
-    events.filter_map(|told| Some((told.instance?, told.fingerprint?))).collect()
+    let planned = follow::planned(&run.path).into_iter().filter_map(|step| Some((step.instance, step.fingerprint?)));
+    let journal = fs::read_to_string(run.path.join("journal.jsonl")).unwrap_or_default();
+    let told = journal.lines().filter_map(follow::Told::parse);
+    // What the plan could not know yet comes later.
+    planned.chain(told.filter_map(|told| Some((told.instance?, told.fingerprint?)))).collect()
 }
 
 fn print_all(cache: &Cache, wanted: &[Wanted], printer: &mut Printer, style: &OutputArgs) -> Result<Exit, Failure> {

@@ -46,7 +46,7 @@ fn chosen(given: Option<&[String]>, visible: Option<&str>) -> Result<Vec<Gpu>, D
                 })?,
             },
         };
-        if gpus.contains(&found) {
+        if gpus.iter().any(|gpu| gpu.ordinal == found.ordinal) {
             return Err(Diagnostic::new(format!("`--gpus` names `{id}` twice")));
         }
         gpus.push(found);
@@ -86,5 +86,6 @@ mod tests {
         assert_eq!(ids(Some("0"), Some("4,2")), Err("`--gpus` names `0`, which this process cannot see".to_owned()));
         assert_eq!(ids(Some("x"), None), Err("expected numbers of GPUs after `--gpus`, found `x`".to_owned()));
         assert_eq!(ids(Some("0,0"), None), Err("`--gpus` names `0` twice".to_owned()));
+        assert_eq!(ids(Some("0,00"), None), Err("`--gpus` names `00` twice".to_owned()));
     }
 }

@@ -64,6 +64,10 @@ impl HumanReport {
 }
 
 impl Listener for HumanReport {
+    fn hears_of_fresh(&self) -> bool {
+        self.live.is_some() || self.verbosity >= Verbosity::Verbose
+    }
+
     fn on_event(&self, event: &Event) {
         self.confirm_stop();
         if let Some(live) = &self.live {

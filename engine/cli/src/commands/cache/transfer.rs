@@ -129,6 +129,10 @@ pub(super) fn pull(args: &PullArgs, style: &OutputArgs) -> Result<Exit, Failure>
         }));
     }
     cache.flush()?;
+    if !style.quiet && !rows.is_empty() && rows.iter().all(|row| matches!(row.state, "absent" | "unknown")) {
+        let why = "other parameters, inputs or versions of kinds make other keys";
+        output::message(&warning(&format!("the remote has none of these results: {why}")));
+    }
     let words = [
         ("taken", ["taken", "to take"]),
         ("known", ["here already"; 2]),

@@ -1,9 +1,10 @@
 //! Prints logs while they are written: those of stages that run, and of stages that a run which is under way comes to.
 //!
-//! The run's journal tells which stages begin, with which keys, and how they end. While a stage runs, its log is read
-//! from its work folder, which belongs to the next stage as soon as it has ended: so what is read counts only if the
-//! folder is still that of the key afterwards, and the rest comes from the record.
+//! The run's plan tells which results were in place, its journal which stages begin, with which keys, and how they end.
+//! While a stage runs, its log is read from its work folder, which belongs to the next stage as soon as it has ended: so
+//! what is read counts only if the folder is still that of the key afterwards, and the rest comes from the record.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,20 @@ impl Told {
     }
 }
 
+/// What the plan of a run says of one instance.
+#[derive(Debug, Deserialize)]
+pub(super) struct Planned {
+    pub(super) instance: String,
+    action: String,
+    pub(super) fingerprint: Option<Digest>,
+}
+
+/// Returns the plan in the folder of a run.
+pub(super) fn planned(run: &Path) -> Vec<Planned> {
+    let text = fs::read_to_string(run.join("plan.jsonl")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 /// Prints the logs of these stages until all have ended.
 pub(super) fn follow(
     cache: &Cache,
@@ -46,6 +61,15 @@ pub(super) fn follow(
 ) -> Result<Exit, Failure> {
     let mut run = run_under_way(cache, pipeline)?;
     let mut tails: Vec<Tail> = wanted.into_iter().map(Tail::new).collect();
+    let positions = tails.iter().enumerate().map(|(position, tail)| (tail.wanted.instance.clone(), position));
+    let positions: BTreeMap<String, usize> = positions.collect();
+    // The journal does not tell of what was in place before the run.
+    for planned in run.iter().flat_map(|run| planned(&run.info.path)).filter(|planned| planned.action == "fresh") {
+        if let Some(position) = positions.get(&planned.instance) {
+            let tail = &mut tails[*position];
+            (tail.state, tail.wanted.fingerprint) = (State::Ended, planned.fingerprint);
+        }
+    }
     loop {
         // Asked before reading: what was written until then is read.
         let is_over = match &run {
@@ -53,9 +77,8 @@ pub(super) fn follow(
             None => true,
         };
         for told in run.iter_mut().flat_map(Journal::read_on) {
-            let tail = tails.iter_mut().find(|tail| Some(&tail.wanted.instance) == told.instance.as_ref());
-            if let Some(tail) = tail {
-                tail.note(&told);
+            if let Some(position) = told.instance.as_ref().and_then(|instance| positions.get(instance)) {
+                tails[*position].note(&told);
             }
         }
         for tail in &mut tails {
