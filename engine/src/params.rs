@@ -23,8 +23,8 @@ use crate::value::{Data, Entry, Value};
 /// Parameters in canonical bytes.
 #[derive(Clone)]
 pub struct Params {
-    /// Perhaps those of many instances.
-    bytes: Arc<[u8]>,
+    /// Perhaps those of many instances: what was read from a file, without a copy.
+    bytes: Arc<Vec<u8>>,
     range: Range<usize>,
 }
 
@@ -45,11 +45,11 @@ impl Params {
         let mut bytes = Vec::with_capacity(512);
         write_value(&mut bytes, value, &mut String::new())?;
         let range = 0..bytes.len();
-        Ok(Self { bytes: bytes.into(), range })
+        Ok(Self { bytes: Arc::new(bytes), range })
     }
 
     /// Returns the parameters whose bytes are part of `bytes`; `None` if they are not those of a value.
-    pub(crate) fn within(bytes: &Arc<[u8]>, range: Range<usize>) -> Option<Self> {
+    pub(crate) fn within(bytes: &Arc<Vec<u8>>, range: Range<usize>) -> Option<Self> {
         let params = Self { bytes: bytes.clone(), range };
         let mut rest = params.bytes.get(params.range.clone())?;
         skip_value(&mut rest)?;

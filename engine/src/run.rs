@@ -122,8 +122,6 @@ pub fn run(
     let run = folder.id().to_owned();
     let lease = folder.lease(workspace.cache)?;
     let journal = Journal::new(folder, listener);
-    workspace.cache.remove_old_temporaries();
-    workspace.out.remove_leftovers();
 
     // What the plan finds must not be collected as garbage before the run has said that it needs it.
     let hold = workspace.cache.hold()?;
@@ -139,6 +137,8 @@ pub fn run(
     // A run that finds everything in place does nothing that could be repeated.
     let is_repeatable = plan.steps.iter().any(|step| step.action != Action::Fresh);
     if is_repeatable {
+        workspace.cache.remove_old_temporaries();
+        workspace.out.remove_leftovers();
         journal.with_folder(|folder| replay::write_script(folder, pipeline, &options.build, &options.arguments))?;
     }
     journal.on_event(&Event::RunStarted {

@@ -101,7 +101,7 @@ pub(super) fn pack_pipeline(body: &mut Packer, looks: &Looks, pipeline: &Pipelin
 /// Takes the pipeline out of `body`, which lies in `whole`; `files` are those of the looks.
 pub(super) fn unpack_pipeline(
     body: &mut Unpacker<'_>,
-    whole: &Arc<[u8]>,
+    whole: &Arc<Vec<u8>>,
     sources: Vec<Source>,
     files: &[Arc<OutsideFile>],
     outside: Found,
@@ -127,7 +127,7 @@ pub(super) fn unpack_pipeline(
 /// Takes out the instance number `index`, all of whose producers have smaller numbers.
 fn instance(
     body: &mut Unpacker<'_>,
-    whole: &Arc<[u8]>,
+    whole: &Arc<Vec<u8>>,
     sources: &[Source],
     files: &[Arc<OutsideFile>],
     kinds: &[Arc<dyn StageKind>],

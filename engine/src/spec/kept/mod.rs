@@ -73,7 +73,7 @@ pub fn load_kept(
     let key = keeper.program.and_then(|program| Key::new(program, path, options, registry));
     if let Some(key) = &key
         && let Some(body) = read_index(keeper.cache, &key.file_name(), FORMAT)
-        && let Some(pipeline) = unpack(&body.into(), key, options, registry)
+        && let Some(pipeline) = unpack(&Arc::new(body), key, options, registry)
     {
         return Ok(Loaded { pipeline, new: None });
     }
@@ -140,7 +140,7 @@ fn pack(new: &New, pipeline: &Pipeline) -> Vec<u8> {
     body.into_bytes()
 }
 
-fn unpack(body: &Arc<[u8]>, key: &Key, options: &LoadOptions<'_>, registry: &Registry) -> Option<Pipeline> {
+fn unpack(body: &Arc<Vec<u8>>, key: &Key, options: &LoadOptions<'_>, registry: &Registry) -> Option<Pipeline> {
     let mut packed = Unpacker::new(body);
     if packed.bytes()? != key.0 {
         return None;
