@@ -11,7 +11,7 @@ use crate::args::OutputArgs;
 use crate::diagnostics;
 use crate::output;
 use crate::report::live::Live;
-use crate::report::text::{Color, duration, line, metric, number, size, warning, whole_duration};
+use crate::report::text::{Color, duration, line, metric, size, warning, whole_duration};
 
 /// Tells a person what happens.
 pub(crate) struct HumanReport {
@@ -141,7 +141,7 @@ impl Listener for HumanReport {
             Event::Progress { instance, step, total, steps_per_second, seconds_left, headline, is_noted } => {
                 // The live line says the same.
                 if *is_noted && self.live.is_none() {
-                    let rate = steps_per_second.map(|rate| format!(", {} steps/s", number(rate)));
+                    let rate = steps_per_second.map(|rate| format!(", {rate:.1} steps/s"));
                     let left = seconds_left.map(|seconds| format!(", {} left", whole_duration(seconds)));
                     let headline = headline.as_ref().map(|headline| format!(", {}", metric(headline)));
                     let rest: String = [rate, left, headline].into_iter().flatten().collect();
