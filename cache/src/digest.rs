@@ -1,6 +1,7 @@
 //! The digest of bytes: BLAKE3, 32 bytes, written in hexadecimal.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -40,14 +41,14 @@ impl Digest {
         self.to_string()[..12].to_owned()
     }
 
-    /// Appends its digits.
-    pub(crate) fn push_hex(&self, text: &mut String) {
-        text.push_str(&blake3::Hash::from_bytes(self.0).to_hex());
+    /// Returns the digits, without asking for memory.
+    pub(crate) fn hex(&self) -> impl Deref<Target = str> + use<> {
+        blake3::Hash::from_bytes(self.0).to_hex()
     }
 
     /// Appends `ab/cdef…`, where things of this digest lie below their folder.
     pub(crate) fn push_place(&self, path: &mut String) {
-        let text = blake3::Hash::from_bytes(self.0).to_hex();
+        let text = self.hex();
         let (head, tail) = text.split_at(2);
         path.push_str(head);
         path.push('/');
@@ -57,7 +58,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+        f.write_str(&self.hex())
     }
 }
 
@@ -86,7 +87,7 @@ impl TryFrom<String> for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
+        serializer.serialize_str(&self.hex())
     }
 }
 

@@ -94,7 +94,7 @@ impl Lease {
     pub fn add_held(&self, _hold: &Hold, fingerprints: &[Digest]) -> Result<(), CacheError> {
         let mut text = String::with_capacity(fingerprints.len() * (2 * size_of::<Digest>() + 1));
         for fingerprint in fingerprints {
-            fingerprint.push_hex(&mut text);
+            text.push_str(&fingerprint.hex());
             text.push('\n');
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
