@@ -1,5 +1,8 @@
 //! Rounding to bfloat16: the upper half of an f32, eight bits of significand.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 /// Returns the bfloat16 number closest to `x`, as an f32; of two equally close ones that with an even last bit.
 ///
 /// Numbers from 2¹²⁸ − 2¹¹⁹ on become infinite, NaN stays NaN.

@@ -53,6 +53,42 @@ __device__ __forceinline__ void store4(float *to, u32 i, u32 n, Four four, int a
     for (u32 i = 4 * (blockIdx.x * blockDim.x + threadIdx.x), step_##i = 4 * gridDim.x * blockDim.x; \
          i < (n); i += step_##i)
 
+// Whether rows of `pitch` numbers from `from` on can be read in fours.
+__device__ __forceinline__ bool in_fours(const float *from, u32 pitch) {
+    return reinterpret_cast<u64>(from) % 16 == 0 && pitch % 4 == 0;
+}
+
+// Four numbers from `at` on, of which `count` exist.
+__device__ __forceinline__ Four four_of(const float *__restrict__ from, u32 at, u32 count, bool whole) {
+    Four four;
+    if (whole && count >= 4) {
+        float4 x = *reinterpret_cast<const float4 *>(from + at);
+        four.v[0] = x.x, four.v[1] = x.y, four.v[2] = x.z, four.v[3] = x.w;
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) four.v[i] = i < count ? from[at + i] : 0.0f;
+    }
+    return four;
+}
+
+__device__ __forceinline__ u32 left_of(u32 end, u32 at) { return at < end ? end - at : 0; }
+
+// Stores four numbers of a row from `at` on, of which `count` exist.
+__device__ __forceinline__ void store_four(float *to, u32 at, u32 count, const float (&four)[4], int add, bool whole) {
+    if (whole && count >= 4) {
+        float4 x = make_float4(four[0], four[1], four[2], four[3]);
+        if (add) {
+            float4 held = *reinterpret_cast<const float4 *>(to + at);
+            x.x += held.x, x.y += held.y, x.z += held.z, x.w += held.w;
+        }
+        *reinterpret_cast<float4 *>(to + at) = x;
+    } else {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++)
+            if (j < count) store(to, at + j, four[j], add);
+    }
+}
+
 // Adds `value` up over the threads of a block, which all call this; thread 0 gets the sum. Warps first, by halves, then
 // the warps in their order: the same tree in every run. A block has at most 1024 threads, a multiple of 32.
 template <class T> __device__ __forceinline__ T block_sum(T value) {

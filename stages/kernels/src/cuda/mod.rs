@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr, DriverError, LaunchConfig};
 
-pub use module::{LoadError, Module, load};
 pub(crate) use module::function;
+pub use module::{LoadError, Module, load};
 
 /// An array on the device.
 pub type Memory = CudaSlice<f32>;
@@ -27,7 +27,19 @@ pub type Handle = Arc<CudaDevice>;
 pub type Launched = Result<(), DriverError>;
 
 /// Every kernel file.
-pub const MODULES: &[&Module] = &[&crate::gelu::cuda::MODULE, &crate::linear::cuda::MODULE];
+pub const MODULES: &[&Module] = &[
+    &crate::bf16::cuda::MODULE,
+    &crate::ci_mlp::cuda::MODULE,
+    &crate::gelu::cuda::MODULE,
+    &crate::linear::cuda::MODULE,
+    &crate::masked_site::cuda::MODULE,
+    &crate::philox::cuda::MODULE,
+    &crate::relu::cuda::MODULE,
+    &crate::rows::cuda::MODULE,
+    &crate::sigmoid::cuda::MODULE,
+    &crate::sum::cuda::MODULE,
+    &crate::transpose::cuda::MODULE,
+];
 
 /// What files with products of matrices share.
 pub(crate) const TILE: &str = include_str!("tile.cuh");

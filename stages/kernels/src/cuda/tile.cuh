@@ -13,26 +13,6 @@
 __device__ __forceinline__ u32 tile_row() { return threadIdx.x / 16 * 4; }
 __device__ __forceinline__ u32 tile_column() { return threadIdx.x % 16 * 4; }
 
-// Whether rows of `pitch` numbers from `from` on can be read in fours.
-__device__ __forceinline__ bool in_fours(const float *from, u32 pitch) {
-    return reinterpret_cast<u64>(from) % 16 == 0 && pitch % 4 == 0;
-}
-
-// Four numbers from `at` on, of which `count` exist.
-__device__ __forceinline__ Four four_of(const float *__restrict__ from, u32 at, u32 count, bool whole) {
-    Four four;
-    if (whole && count >= 4) {
-        float4 x = *reinterpret_cast<const float4 *>(from + at);
-        four.v[0] = x.x, four.v[1] = x.y, four.v[2] = x.z, four.v[3] = x.w;
-    } else {
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) four.v[i] = i < count ? from[at + i] : 0.0f;
-    }
-    return four;
-}
-
-__device__ __forceinline__ u32 left_of(u32 end, u32 at) { return at < end ? end - at : 0; }
-
 // A panel whose memory runs along the tile: number (k, x) at from[k pitch + x].
 struct Along {
     const float *from;
@@ -93,21 +73,5 @@ __device__ __forceinline__ void multiply(const A &a, const B &b, u32 from, u32 t
 #pragma unroll
                 for (int j = 0; j < 4; j++) sum[i][j] = fmaf(xs[i], ys[j], sum[i][j]);
         }
-    }
-}
-
-// Stores four numbers of a row from `at` on, of which `count` exist.
-__device__ __forceinline__ void store_four(float *to, u32 at, u32 count, const float (&four)[4], int add, bool whole) {
-    if (whole && count >= 4) {
-        float4 x = make_float4(four[0], four[1], four[2], four[3]);
-        if (add) {
-            float4 held = *reinterpret_cast<const float4 *>(to + at);
-            x.x += held.x, x.y += held.y, x.z += held.z, x.w += held.w;
-        }
-        *reinterpret_cast<float4 *>(to + at) = x;
-    } else {
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-            if (j < count) store(to, at + j, four[j], add);
     }
 }

@@ -109,7 +109,12 @@ impl Product<'_> {
     pub fn launch(&self, out: &mut Memory, store: Store) -> Launched {
         let [m, n, k] = self.shape.map(narrow);
         let groups = narrow(self.groups);
-        assert_eq!(length(out) as usize, self.groups * self.shape[0] * self.shape[1], "product: result {:?}", self.shape);
+        assert_eq!(
+            length(out) as usize,
+            self.groups * self.shape[0] * self.shape[1],
+            "product: result {:?}",
+            self.shape
+        );
         self.a.check(self.shape[0], self.shape[2], self.groups);
         self.b.check(self.shape[1], self.shape[2], self.groups);
         assert!(self.bias.is_none_or(|bias| length(bias) == groups * m), "product: bias");
@@ -117,13 +122,7 @@ impl Product<'_> {
             return Ok(());
         }
         let tiles = m.div_ceil(SIDE) * n.div_ceil(SIDE) * groups;
-        let splits = match self.bias {
-            None => k.div_ceil(SHORTEST_SPAN).min(ENOUGH_BLOCKS.div_ceil(tiles)).max(1),
-            Some(_) => 1,
-        };
-        // A multiple of what a block takes at a time, so that only the last part has an end.
-        let span = k.div_ceil(splits).next_multiple_of(16).max(16);
-        let splits = k.div_ceil(span).max(1);
+        let Parts { count: splits, span } = if self.bias.is_some() { Parts::whole(k) } else { Parts::of(k, tiles) };
         let handle = out.device();
         let mut parts = if splits > 1 { Some(memory(&handle, splits as usize * length(out) as usize)?) } else { None };
         let arguments = Arguments {
@@ -156,13 +155,54 @@ impl Product<'_> {
         let blocks = grid([n.div_ceil(SIDE), m.div_ceil(SIDE), splits * groups], 256);
         // SAFETY: operands, bias and result are as long as checked above; parts are `splits` times the result.
         unsafe { function(&handle, &MODULE, name).launch(blocks, (arguments,)) }?;
-        let Some(parts) = parts else { return Ok(()) };
-        let length = length(out);
-        let blocks = grid([length.div_ceil(256).min(4096), 1, 1], 256);
-        let arguments = (&parts, splits, address(self.scale), self.alpha, out, length, store.flag());
-        // SAFETY: `parts` holds `splits` times `length` numbers.
-        unsafe { function(&handle, &MODULE, "sum_parts").launch(blocks, arguments) }
+        match parts {
+            Some(parts) => sum_parts(&parts, splits, self.scale, self.alpha, out, store),
+            None => Ok(()),
+        }
     }
+}
+
+/// How a long sum is cut, so that enough blocks share it. Depends on shapes alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    /// How many parts.
+    pub(crate) count: u32,
+    /// Terms of each but the last.
+    pub(crate) span: u32,
+}
+
+impl Parts {
+    /// Returns the parts of sums of `terms` terms in each of `tiles` tiles.
+    pub(crate) fn of(terms: u32, tiles: u32) -> Self {
+        let count = terms.div_ceil(SHORTEST_SPAN).min(ENOUGH_BLOCKS.div_ceil(tiles)).max(1);
+        // A multiple of what a block takes at a time, so that only the last part has an end.
+        let span = terms.div_ceil(count).next_multiple_of(16).max(16);
+        Self { count: terms.div_ceil(span).max(1), span }
+    }
+
+    fn whole(terms: u32) -> Self {
+        Self { count: 1, span: terms.max(1) }
+    }
+}
+
+/// Stores `alpha · scale · Σ_s parts[s]`, added in the order of the `count` parts.
+pub(crate) fn sum_parts(
+    parts: &Memory,
+    count: u32,
+    scale: Option<&Memory>,
+    alpha: f32,
+    out: &mut Memory,
+    store: Store,
+) -> Launched {
+    let n = length(out);
+    assert!(length(parts) as usize >= count as usize * n as usize, "sum of parts: {count} of {n} numbers");
+    if n == 0 {
+        return Ok(());
+    }
+    let kernel = function(&parts.device(), &MODULE, "sum_parts");
+    let blocks = grid([n.div_ceil(256).min(4096), 1, 1], 256);
+    // SAFETY: `parts` holds `count` times n numbers.
+    unsafe { kernel.launch(blocks, (parts, count, address(scale), alpha, out, n, store.flag())) }
 }
 
 impl Operand<'_> {
@@ -176,7 +216,11 @@ impl Operand<'_> {
             return;
         }
         let needed = (groups - 1) * self.stride + (rows - 1) * self.pitch + width;
-        assert!(needed <= length(self.array) as usize, "product: operand of {} numbers, needs {needed}", length(self.array));
+        assert!(
+            needed <= length(self.array) as usize,
+            "product: operand of {} numbers, needs {needed}",
+            length(self.array)
+        );
         assert!(width <= self.pitch || rows == 1, "product: rows of an operand overlap");
     }
 }

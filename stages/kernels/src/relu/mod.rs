@@ -1,5 +1,8 @@
 //! `relu(x) = max(x, 0)`; the slope at zero is zero, as in the reference.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Store;
 use crate::simd::dispatch;
 

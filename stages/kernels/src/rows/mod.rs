@@ -1,5 +1,8 @@
 //! One factor for each row of the batch: `y[f, r] = s[r] x[f, r]`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::elementwise::{add_product, multiply, store_product};
 use crate::{Store, parallel};
 

@@ -1,5 +1,8 @@
 //! Sums: `a + b`, weighted ones, a bias for every feature; and what flows back through them.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::lanes::LANES;
 use crate::simd::{dispatch, multiply_add};
 use crate::{Store, parallel};

@@ -1,5 +1,8 @@
 //! A matrix `[rows, cols]` as `[cols, rows]`, row-major both.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Store;
 
 /// Returns the transpose of `matrix` `[rows, cols]`.
