@@ -3,6 +3,9 @@
 //! Decay first, `p ← p (1 − ηλ)`; then moments `m ← m + (1−β₁)(g − m)`, `v ← β₂v + (1−β₂)g²`; then
 //! `p ← p − η/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::simd::dispatch;
 
 /// The constants of one update.
@@ -25,6 +28,7 @@ pub struct Update {
 }
 
 /// The constants as the inner loop needs them.
+#[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Factors {
     decay: f32,
@@ -37,6 +41,23 @@ struct Factors {
     gradient_scale: f32,
 }
 
+impl Update {
+    /// Returns the constants as the inner loops need them.
+    fn factors(&self) -> Factors {
+        let exponent = self.step as f64;
+        Factors {
+            decay: (1.0 - self.learning_rate * self.weight_decay) as f32,
+            keep1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            keep2: (1.0 - self.beta2) as f32,
+            step_size: (self.learning_rate / (1.0 - self.beta1.powf(exponent))) as f32,
+            root: (1.0 - self.beta2.powf(exponent)).sqrt() as f32,
+            eps: self.eps as f32,
+            gradient_scale: self.gradient_scale,
+        }
+    }
+}
+
 /// Updates a parameter and its moments in place.
 ///
 /// # Panics
@@ -47,18 +68,7 @@ pub fn step(parameter: &mut [f32], gradient: &[f32], mean: &mut [f32], variance:
         (parameter.len(), parameter.len(), parameter.len()),
         "adamw: gradient and moments of a parameter"
     );
-    let exponent = update.step as f64;
-    let factors = Factors {
-        decay: (1.0 - update.learning_rate * update.weight_decay) as f32,
-        keep1: (1.0 - update.beta1) as f32,
-        beta2: update.beta2 as f32,
-        keep2: (1.0 - update.beta2) as f32,
-        step_size: (update.learning_rate / (1.0 - update.beta1.powf(exponent))) as f32,
-        root: (1.0 - update.beta2.powf(exponent)).sqrt() as f32,
-        eps: update.eps as f32,
-        gradient_scale: update.gradient_scale,
-    };
-    step_at_level(parameter, gradient, mean, variance, factors);
+    step_at_level(parameter, gradient, mean, variance, update.factors());
 }
 
 dispatch! {

@@ -1,5 +1,8 @@
 //! An adversary's step on the sources of its masks (spec section 5.4): `s ← clamp(s + step · sign(g), 0, 1)`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 /// Writes the sources after a step along the signs of their gradient.
 ///
 /// The sign of 0 is 0: where the loss does not depend on a source, the source stays.

@@ -9,6 +9,7 @@
 //! numbers: a launcher says what it writes.
 
 mod module;
+pub(crate) mod total;
 
 use std::sync::Arc;
 
@@ -27,7 +28,15 @@ pub type Handle = Arc<CudaDevice>;
 pub type Launched = Result<(), DriverError>;
 
 /// Every kernel file.
-pub const MODULES: &[&Module] = &[&crate::gelu::cuda::MODULE, &crate::linear::cuda::MODULE];
+pub const MODULES: &[&Module] = &[
+    &crate::adamw::cuda::MODULE,
+    &crate::ascent::cuda::MODULE,
+    &crate::gelu::cuda::MODULE,
+    &crate::linear::cuda::MODULE,
+    &crate::sequence::cuda::MODULE,
+    &crate::squared_error::cuda::MODULE,
+    &total::MODULE,
+];
 
 /// What files with products of matrices share.
 pub(crate) const TILE: &str = include_str!("tile.cuh");

@@ -2,6 +2,9 @@
 //!
 //! `W [d_out, d_in]`, `V [d_in, C]`, `U [C, d_out]`. The weight difference is what the delta component carries.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::transpose::transposed;
 use crate::{Store, linear, squared_error};
 

@@ -2,6 +2,9 @@
 //!
 //! Rows are the positions of one sequence after the other: row `s · length + p` is position p of sequence s.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 /// Writes `x[f, s·length + p] + constant[f, p]`: `x, out [d, R]`, `constant [d, length]`.
 ///
 /// # Panics

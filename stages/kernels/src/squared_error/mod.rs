@@ -1,5 +1,8 @@
 //! The sum of squared differences, `Σ (prediction − target)²`, accumulated in f64 (spec section 5.0, mse).
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Store;
 
 /// Returns the sum.
