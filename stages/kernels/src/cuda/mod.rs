@@ -31,7 +31,10 @@ pub type Launched = Result<(), DriverError>;
 pub const MODULES: &[&Module] = &[
     &crate::adamw::cuda::MODULE,
     &crate::ascent::cuda::MODULE,
+    &crate::embedding::cuda::MODULE,
     &crate::gelu::cuda::MODULE,
+    &crate::importance_minimality::cuda::MODULE,
+    &crate::layer_norm::cuda::MODULE,
     &crate::linear::cuda::MODULE,
     &crate::sequence::cuda::MODULE,
     &crate::squared_error::cuda::MODULE,

@@ -3,6 +3,9 @@
 //! `table [vocab, d]`, tokens `[R]` as f32 (they travel with the other activations; f32 counts exactly up to 2²⁴),
 //! `y [d, R]`. The gradient adds each position's to its token's row, positions in order.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::parallel;
 
 /// Writes the looked-up rows.

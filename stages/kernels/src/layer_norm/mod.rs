@@ -3,6 +3,9 @@
 //! `x, y [d, R]`, `γ, β [d]`, ε = 10⁻⁵ as in PyTorch. With upstream g and `h = γ g`:
 //! `∂x = (h − mean_f h − x̂ mean_f(h x̂)) / √(var + ε)`, `∂γ = Σ_r g x̂`, `∂β = Σ_r g`. Sums over features and rows are f64.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 const EPSILON: f64 = 1e-5;
 
 /// The gradients that are wanted.
