@@ -31,6 +31,9 @@ pub type Launched = Result<(), DriverError>;
 pub const MODULES: &[&Module] = &[
     &crate::adamw::cuda::MODULE,
     &crate::ascent::cuda::MODULE,
+    &crate::attention::cuda::MODULE,
+    &crate::attention::cuda::LAST,
+    &crate::divergence::cuda::MODULE,
     &crate::embedding::cuda::MODULE,
     &crate::gelu::cuda::MODULE,
     &crate::importance_minimality::cuda::MODULE,
