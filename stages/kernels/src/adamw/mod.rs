@@ -154,4 +154,30 @@ mod tests {
         assert!((clip_factor(10.0, 1.0) - 0.1).abs() < 1e-6);
         assert_eq!(squared_norm(&[3.0, 4.0]), 25.0);
     }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device};
+        let device = cuda_device(crate::cuda::MODULES);
+        for n in [0, 1, 37, 1024, 1999] {
+            let (mut p, mut m, mut v) = (values(1, n), vec![0.0; n], vec![0.0; n]);
+            let [mut p_there, mut m_there, mut v_there] = [&p, &m, &v].map(|data| on_device(&device, data));
+            for step_number in 1..=5 {
+                let gradient = values(100 + step_number, n);
+                let update = Update { step: step_number, gradient_scale: 0.3, ..UPDATE };
+                step(&mut p, &gradient, &mut m, &mut v, update);
+                let gradient_there = on_device(&device, &gradient);
+                cuda::step(&mut p_there, &gradient_there, &mut m_there, &mut v_there, update).expect("a launch");
+                let (norm, expected) =
+                    (cuda::squared_norm(&gradient_there).expect("a launch"), squared_norm(&gradient));
+                assert!((norm - expected).abs() <= 1e-13 * expected, "{norm} {expected}");
+            }
+            // Five roundings of 6e-8 relative; moments that cancel have terms up to 0.1. A mean that is nearly zero moves the
+            // parameter by its error over √v, far below 1e-6.
+            assert_close("mean", &from_device(&m_there), &wide(&m), 1e-6, 1e-7);
+            assert_close("variance", &from_device(&v_there), &wide(&v), 1e-6, 0.0);
+            assert_close("parameter", &from_device(&p_there), &wide(&p), 1e-6, 1e-6);
+        }
+    }
 }

@@ -3,19 +3,15 @@
 use cudarc::driver::{DevicePtr, DeviceRepr, DriverError, LaunchAsync};
 
 use super::Shape;
-use crate::cuda::{Handle, Launched, Memory, Module, TILE, address, address_mut, function, grid, length, memory, narrow};
+use crate::cuda::{
+    Handle, Launched, Memory, Module, TILE, address, address_mut, function, grid, length, memory, narrow,
+};
 
 pub(crate) const MODULE: Module = Module {
     name: "attention",
     needs: &[TILE],
     text: include_str!("attention.cu"),
-    kernels: &[
-        "attention_forward",
-        "attention_statistics",
-        "attention_queries",
-        "attention_keys",
-        "attention_weights",
-    ],
+    kernels: &["attention_forward", "attention_statistics", "attention_queries", "attention_keys", "attention_weights"],
 };
 
 /// Attention of last positions alone.
@@ -124,14 +120,7 @@ pub fn forward(q: &Memory, k: &Memory, v: &Memory, out: &mut Memory, shape: Shap
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn backward(
-    q: &Memory,
-    k: &Memory,
-    v: &Memory,
-    grad_out: &Memory,
-    grads: Gradients<'_>,
-    shape: Shape,
-) -> Launched {
+pub fn backward(q: &Memory, k: &Memory, v: &Memory, grad_out: &Memory, grads: Gradients<'_>, shape: Shape) -> Launched {
     check(&[q, k, v, grad_out], shape);
     check_gradients([&grads.q, &grads.k, &grads.v], [shape.elements(); 3]);
     let through_scores = grads.q.is_some() || grads.k.is_some();

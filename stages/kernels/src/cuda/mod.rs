@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr, DriverError, LaunchConfig};
 
-pub use module::{LoadError, Module, load};
 pub(crate) use module::function;
+pub use module::{LoadError, Module, load};
 
 /// An array on the device.
 pub type Memory = CudaSlice<f32>;

@@ -62,9 +62,7 @@ pub fn kl_forward(
     let values = wide_memory(&device, rows as usize)?;
     let blocks = grid([rows.div_ceil(ROWS) * splits, 1, 1], 256);
     // SAFETY: both arrays have `count` times `rows` numbers; there is a `Pair` for each row and split.
-    unsafe {
-        function(&device, &MODULE, "kl_parts").launch(blocks, (prediction, target, &parts, count, rows, span))
-    }?;
+    unsafe { function(&device, &MODULE, "kl_parts").launch(blocks, (prediction, target, &parts, count, rows, span)) }?;
     let blocks = grid([rows.div_ceil(256), 1, 1], 256);
     // SAFETY: as above; there are two normalisers and one value for each row.
     unsafe { function(&device, &MODULE, "kl_rows").launch(blocks, (&parts, splits, normalisers, &values, rows)) }?;
@@ -110,12 +108,7 @@ pub fn kl_backward(
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn cross_entropy_forward(
-    logits: &Memory,
-    labels: &Memory,
-    out: &mut Memory,
-    normalisers: &mut Memory,
-) -> Launched {
+pub fn cross_entropy_forward(logits: &Memory, labels: &Memory, out: &mut Memory, normalisers: &mut Memory) -> Launched {
     let rows = length(labels);
     let count = check(logits, rows as usize);
     assert_eq!(length(normalisers), rows, "cross entropy: normalisers");

@@ -60,7 +60,7 @@ embedding_backward(const float *__restrict__ tokens, const float *__restrict__ g
             u32 other = __shfl_up_sync(0xffffffffu, before, offset);
             if (lane >= offset) before += other;
         }
-        __syncthreads(); // the list of the last span may still be read
+        // The warps' counts and the list of the last span were read before the last barrier there.
         if (lane == 31) of_warps[warp] = before;
         __syncthreads();
         u32 count = 0;

@@ -72,11 +72,7 @@ pub fn forward(site: Site<'_>, out: &mut Memory) -> Launched {
 /// If the gradients do not have the shapes of V and U.
 pub fn backward(site: Site<'_>, grad_out: &Memory, grad_v: &mut Memory, grad_u: &mut Memory) -> Launched {
     let components = site.components();
-    assert_eq!(
-        (length(grad_v), length(grad_u)),
-        (length(site.v), length(site.u)),
-        "faithfulness: gradients"
-    );
+    assert_eq!((length(grad_v), length(grad_u)), (length(site.v), length(site.u)), "faithfulness: gradients");
     check_scalar(grad_out);
     let (d_in, d_out) = (site.d_in, site.d_out);
     let mut delta = memory(&site.w.device(), length(site.w) as usize)?;

@@ -40,13 +40,7 @@ impl From<Constants> for Arguments {
 ///
 /// # Panics
 /// If a length does not fit the shape.
-pub fn sums(
-    u: &Memory,
-    weights: Option<&Memory>,
-    constants: Constants,
-    rows: usize,
-    sums: &mut Memory,
-) -> Launched {
+pub fn sums(u: &Memory, weights: Option<&Memory>, constants: Constants, rows: usize, sums: &mut Memory) -> Launched {
     let components = length(sums);
     check_rows(u, weights, components, rows);
     if components == 0 {
@@ -113,10 +107,6 @@ pub fn backward(
 }
 
 fn check_rows(u: &Memory, weights: Option<&Memory>, components: u32, rows: usize) {
-    assert_eq!(
-        length(u) as usize,
-        components as usize * rows,
-        "importance minimality: u [{components}, {rows}]"
-    );
+    assert_eq!(length(u) as usize, components as usize * rows, "importance minimality: u [{components}, {rows}]");
     assert!(weights.is_none_or(|w| length(w) as usize == rows), "importance minimality: weights [{rows}]");
 }

@@ -90,7 +90,7 @@ pub fn backward(x: &Memory, scale: &Memory, grad_out: &Memory, grads: Gradients<
 
 fn check(matrices: &[&Memory], vectors: &[&Memory], rows: usize) {
     let d = length(vectors[0]);
-    let fits = matrices.iter().all(|m| length(m) as usize == d as usize * rows)
-        && vectors.iter().all(|v| length(v) == d);
+    let fits =
+        matrices.iter().all(|m| length(m) as usize == d as usize * rows) && vectors.iter().all(|v| length(v) == d);
     assert!(fits, "layer norm: {d} features, {rows} rows");
 }
