@@ -9,6 +9,7 @@
 //! numbers: a launcher says what it writes.
 
 mod module;
+pub(crate) mod total;
 
 use std::sync::Arc;
 
@@ -28,17 +29,28 @@ pub type Launched = Result<(), DriverError>;
 
 /// Every kernel file.
 pub const MODULES: &[&Module] = &[
+    &crate::adamw::cuda::MODULE,
+    &crate::ascent::cuda::MODULE,
+    &crate::attention::cuda::LAST,
+    &crate::attention::cuda::MODULE,
     &crate::bf16::cuda::MODULE,
     &crate::ci_mlp::cuda::MODULE,
+    &crate::divergence::cuda::MODULE,
+    &crate::embedding::cuda::MODULE,
     &crate::gelu::cuda::MODULE,
+    &crate::importance_minimality::cuda::MODULE,
+    &crate::layer_norm::cuda::MODULE,
     &crate::linear::cuda::MODULE,
     &crate::masked_site::cuda::MODULE,
     &crate::philox::cuda::MODULE,
     &crate::relu::cuda::MODULE,
     &crate::rows::cuda::MODULE,
+    &crate::sequence::cuda::MODULE,
     &crate::sigmoid::cuda::MODULE,
+    &crate::squared_error::cuda::MODULE,
     &crate::sum::cuda::MODULE,
     &crate::transpose::cuda::MODULE,
+    &total::MODULE,
 ];
 
 /// What files with products of matrices share.
@@ -124,11 +136,6 @@ pub(crate) fn narrow(size: usize) -> u32 {
 
 /// Returns the address of an array, or 0 for none, as kernels take it.
 pub(crate) fn address(array: Option<&Memory>) -> u64 {
-    array.map_or(0, |array| *array.device_ptr())
-}
-
-/// Returns the address of an array that a kernel writes, or 0 for none.
-pub(crate) fn address_mut(array: Option<&mut Memory>) -> u64 {
     array.map_or(0, |array| *array.device_ptr())
 }
 

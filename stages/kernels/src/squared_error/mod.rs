@@ -1,5 +1,8 @@
 //! The sum of squared differences, `Σ (prediction − target)²`, accumulated in f64 (spec section 5.0, mse).
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::Store;
 
 /// Returns the sum.
@@ -56,6 +59,30 @@ mod tests {
             backward(&p, &t, 0.5, &mut grad, Store::Write);
             let exact = |p: &[f64]| 0.5 * p.iter().zip(&t).map(|(p, t)| (p - f64::from(*t)).powi(2)).sum::<f64>();
             assert_close("gradient", &grad, &slopes(&p, exact), 1e-6, 1e-6);
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten, wide};
+        let device = cuda_device(crate::cuda::MODULES);
+        for n in [0, 1, 7, 256, 1021, 4099] {
+            let [p, t, held] = [1, 2, 3].map(|seed| values(seed, n));
+            let [p_there, t_there, g] = [&p[..], &t, &[0.37]].map(|data| on_device(&device, data));
+            let mut out = unwritten(&device, 1);
+            cuda::forward(&p_there, &t_there, &mut out).expect("a launch");
+            // Both add the same squares in f64; rounded once.
+            assert_close("sum", &from_device(&out), &[forward(&p, &t)], 1e-7, 0.0);
+            for (store, mut there, mut here) in [
+                (Store::Write, unwritten(&device, n), vec![f32::NAN; n]),
+                (Store::Add, on_device(&device, &held), held.clone()),
+            ] {
+                cuda::backward(&p_there, &t_there, &g, &mut there, store).expect("a launch");
+                backward(&p, &t, 0.37, &mut here, store);
+                // Products up to 5 may be rounded before they are added, or not.
+                assert_close("gradient", &from_device(&there), &wide(&here), 2e-7, 6e-7);
+            }
         }
     }
 }

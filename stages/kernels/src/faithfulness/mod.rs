@@ -2,6 +2,9 @@
 //!
 //! `W [d_out, d_in]`, `V [d_in, C]`, `U [C, d_out]`. The weight difference is what the delta component carries.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::transpose::transposed;
 use crate::{Store, linear, squared_error};
 
@@ -110,6 +113,37 @@ mod tests {
             assert_close("∂V", &grad_v, &slopes(&v, |v| exact(v, &wide(&u))), 1e-5, bound);
             assert_close("∂U", &grad_u, &slopes(&u, |u| exact(&wide(&v), u)), 1e-5, bound);
             assert!((0.25 * forward(site) - exact(&wide(&v), &wide(&u))).abs() < 1e-5 * exact(&wide(&v), &wide(&u)));
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten, wide};
+        let device = cuda_device(crate::cuda::MODULES);
+        for (d_in, d_out, components) in
+            [(1, 1, 1), (3, 2, 0), (0, 2, 0), (5, 2, 20), (2, 5, 7), (67, 30, 11), (40, 65, 530)]
+        {
+            let (w, v, u) = (values(1, d_in * d_out), values(2, d_in * components), values(3, components * d_out));
+            let site = Site { w: &w, v: &v, u: &u, d_in, d_out };
+            let [w_there, v_there, u_there, g] = [&w[..], &v, &u, &[0.25]].map(|data| on_device(&device, data));
+            let there = cuda::Site { w: &w_there, v: &v_there, u: &u_there, d_in, d_out };
+            let (mut delta, mut out) = (unwritten(&device, w.len()), unwritten(&device, 1));
+            there.weight_delta(&mut delta).expect("a launch");
+            cuda::forward(there, &mut out).expect("a launch");
+            // Sums of C products up to 9 in f32, in two orders: 9 · 6e-8 · C at the very most.
+            let bound = 6e-7 * components as f64;
+            assert_close("delta", &from_device(&delta), &wide(&site.weight_delta()), 1e-6, bound);
+            assert_close("sum", &from_device(&out), &[forward(site)], 1e-5, 0.0);
+            let (held_v, held_u) = (values(4, v.len()), values(5, u.len()));
+            let (mut grad_v, mut grad_u) = (held_v.clone(), held_u.clone());
+            backward(site, 0.25, &mut grad_v, &mut grad_u);
+            let (mut v_grad, mut u_grad) = (on_device(&device, &held_v), on_device(&device, &held_u));
+            cuda::backward(there, &g, &mut v_grad, &mut u_grad).expect("a launch");
+            // Up to 67 products of a weight up to 3 and a delta with the error above; half of each goes into the gradient.
+            let bound = 100.0 * bound + 1e-5;
+            assert_close("∂V", &from_device(&v_grad), &wide(&grad_v), 1e-5, bound);
+            assert_close("∂U", &from_device(&u_grad), &wide(&grad_u), 1e-5, bound);
         }
     }
 }

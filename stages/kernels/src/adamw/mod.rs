@@ -3,6 +3,9 @@
 //! Decay first, `p ← p (1 − ηλ)`; then moments `m ← m + (1−β₁)(g − m)`, `v ← β₂v + (1−β₂)g²`; then
 //! `p ← p − η/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::simd::dispatch;
 
 /// The constants of one update.
@@ -25,6 +28,7 @@ pub struct Update {
 }
 
 /// The constants as the inner loop needs them.
+#[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Factors {
     decay: f32,
@@ -37,6 +41,23 @@ struct Factors {
     gradient_scale: f32,
 }
 
+impl Update {
+    /// Returns the constants as the inner loops need them.
+    fn factors(&self) -> Factors {
+        let exponent = self.step as f64;
+        Factors {
+            decay: (1.0 - self.learning_rate * self.weight_decay) as f32,
+            keep1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            keep2: (1.0 - self.beta2) as f32,
+            step_size: (self.learning_rate / (1.0 - self.beta1.powf(exponent))) as f32,
+            root: (1.0 - self.beta2.powf(exponent)).sqrt() as f32,
+            eps: self.eps as f32,
+            gradient_scale: self.gradient_scale,
+        }
+    }
+}
+
 /// Updates a parameter and its moments in place.
 ///
 /// # Panics
@@ -47,18 +68,7 @@ pub fn step(parameter: &mut [f32], gradient: &[f32], mean: &mut [f32], variance:
         (parameter.len(), parameter.len(), parameter.len()),
         "adamw: gradient and moments of a parameter"
     );
-    let exponent = update.step as f64;
-    let factors = Factors {
-        decay: (1.0 - update.learning_rate * update.weight_decay) as f32,
-        keep1: (1.0 - update.beta1) as f32,
-        beta2: update.beta2 as f32,
-        keep2: (1.0 - update.beta2) as f32,
-        step_size: (update.learning_rate / (1.0 - update.beta1.powf(exponent))) as f32,
-        root: (1.0 - update.beta2.powf(exponent)).sqrt() as f32,
-        eps: update.eps as f32,
-        gradient_scale: update.gradient_scale,
-    };
-    step_at_level(parameter, gradient, mean, variance, factors);
+    step_at_level(parameter, gradient, mean, variance, update.factors());
 }
 
 dispatch! {
@@ -143,5 +153,31 @@ mod tests {
         assert_eq!(clip_factor(0.5, 1.0), 1.0);
         assert!((clip_factor(10.0, 1.0) - 0.1).abs() < 1e-6);
         assert_eq!(squared_norm(&[3.0, 4.0]), 25.0);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device};
+        let device = cuda_device(crate::cuda::MODULES);
+        for n in [0, 1, 37, 1024, 1999] {
+            let (mut p, mut m, mut v) = (values(1, n), vec![0.0; n], vec![0.0; n]);
+            let [mut p_there, mut m_there, mut v_there] = [&p, &m, &v].map(|data| on_device(&device, data));
+            for step_number in 1..=5 {
+                let gradient = values(100 + step_number, n);
+                let update = Update { step: step_number, gradient_scale: 0.3, ..UPDATE };
+                step(&mut p, &gradient, &mut m, &mut v, update);
+                let gradient_there = on_device(&device, &gradient);
+                cuda::step(&mut p_there, &gradient_there, &mut m_there, &mut v_there, update).expect("a launch");
+                let (norm, expected) =
+                    (cuda::squared_norm(&gradient_there).expect("a launch"), squared_norm(&gradient));
+                assert!((norm - expected).abs() <= 1e-13 * expected, "{norm} {expected}");
+            }
+            // Five roundings of 6e-8 relative; moments that cancel have terms up to 0.1. A mean that is nearly zero moves the
+            // parameter by its error over √v, far below 1e-6.
+            assert_close("mean", &from_device(&m_there), &wide(&m), 1e-6, 1e-7);
+            assert_close("variance", &from_device(&v_there), &wide(&v), 1e-6, 0.0);
+            assert_close("parameter", &from_device(&p_there), &wide(&p), 1e-6, 1e-6);
+        }
     }
 }

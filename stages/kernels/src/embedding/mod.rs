@@ -3,6 +3,9 @@
 //! `table [vocab, d]`, tokens `[R]` as f32 (they travel with the other activations; f32 counts exactly up to 2²⁴),
 //! `y [d, R]`. The gradient adds each position's to its token's row, positions in order.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use crate::parallel;
 
 /// Writes the looked-up rows.
@@ -93,5 +96,44 @@ mod tests {
     #[should_panic(expected = "token 3 is not one of 0..3")]
     fn a_token_beyond_the_table_is_our_mistake() {
         forward(&[0.0; 6], &[3.0], &mut [0.0; 2], 2);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten, wide};
+        let device = cuda_device(crate::cuda::MODULES);
+        // The last two have several chunks, and several spans in one chunk.
+        let shapes =
+            [(1, 1, 0), (3, 0, 4), (1, 1, 1), (7, 3, 17), (5, 33, 100), (31, 64, 67), (5, 40, 5000), (1030, 2, 4100)];
+        for (vocab, d, rows) in shapes {
+            let tokens: Vec<f32> = (0..rows).map(|r| ((r * r + 3) % vocab) as f32).collect();
+            let (table, upstream) = (values(1, vocab * d), values(2, d * rows));
+            let [table_there, tokens_there, upstream_there] =
+                [&table, &tokens, &upstream].map(|x| on_device(&device, x));
+            if d > 0 {
+                let (mut here, mut there) = (vec![f32::NAN; d * rows], unwritten(&device, d * rows));
+                forward(&table, &tokens, &mut here, d);
+                cuda::forward(&table_there, &tokens_there, &mut there, d).expect("a launch");
+                assert_eq!(here, from_device(&there));
+            }
+            let (mut here, mut there) = (table.clone(), on_device(&device, &table));
+            backward(&tokens, &upstream, &mut here, d);
+            cuda::backward(&tokens_there, &upstream_there, &mut there, d).expect("a launch");
+            // Up to 2000 terms up to 3 in two orders: sums that walk to about 100 and are rounded 6e-8 each time.
+            assert_close("table", &from_device(&there), &wide(&here), 1e-6, 1e-6 * (1.0 + rows as f64 / vocab as f64));
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_token_beyond_the_table_shows_on_a_gpu() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten};
+        let device = cuda_device(crate::cuda::MODULES);
+        let (table, tokens) = (on_device(&device, &[1.0, 2.0, 3.0]), [3.0, 1.0, -1.0, 0.5, f32::NAN]);
+        let (tokens, mut out) = (on_device(&device, &tokens), unwritten(&device, 5));
+        cuda::forward(&table, &tokens, &mut out, 1).expect("a launch");
+        let known: Vec<bool> = from_device(&out).iter().map(|y| !y.is_nan()).collect();
+        assert_eq!(known, [false, true, false, false, false]);
     }
 }

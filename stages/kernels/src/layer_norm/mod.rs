@@ -3,6 +3,9 @@
 //! `x, y [d, R]`, `γ, β [d]`, ε = 10⁻⁵ as in PyTorch. With upstream g and `h = γ g`:
 //! `∂x = (h − mean_f h − x̂ mean_f(h x̂)) / √(var + ε)`, `∂γ = Σ_r g x̂`, `∂β = Σ_r g`. Sums over features and rows are f64.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 const EPSILON: f64 = 1e-5;
 
 /// The gradients that are wanted.
@@ -134,6 +137,49 @@ mod tests {
             assert_close("x", &grad_x, &slopes(&x, |x| loss(x, &scale64, &shift64)), 1e-5, 1e-5);
             assert_close("scale", &grad_scale, &slopes(&scale, |scale| loss(&x64, scale, &shift64)), 1e-6, 1e-5);
             assert_close("shift", &grad_shift, &slopes(&shift, |shift| loss(&x64, &scale64, shift)), 1e-6, 1e-5);
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten};
+        let device = cuda_device(crate::cuda::MODULES);
+        for (d, rows) in [(0, 3), (3, 0), (1, 1), (2, 1), (5, 17), (33, 16), (131, 50), (3, 1031)] {
+            let (x, upstream) = (values(1, d * rows), values(2, d * rows));
+            let (scale, shift) = (values(3, d), values(4, d));
+            let [x_there, g_there, scale_there, shift_there] =
+                [&x, &upstream, &scale, &shift].map(|data| on_device(&device, data));
+            let (mut here, mut there) = (vec![f32::NAN; x.len()], unwritten(&device, x.len()));
+            forward(&x, &scale, &shift, &mut here, rows);
+            cuda::forward(&x_there, &scale_there, &shift_there, &mut there, rows).expect("a launch");
+            // Both count in f64 and round once; sums of f64 in another order do not show.
+            assert_close("output", &from_device(&there), &wide(&here), 2e-7, 1e-7);
+            let held: [Vec<f32>; 3] = [values(5, x.len()), values(6, d), values(7, d)];
+            let [mut x_grad, mut scale_grad, mut shift_grad] = held.clone();
+            let grads = Gradients { x: Some(&mut x_grad), scale: Some(&mut scale_grad), shift: Some(&mut shift_grad) };
+            backward(&x, &scale, &upstream, grads, rows);
+            let expected = [x_grad, scale_grad, shift_grad].map(|grad| wide(&grad));
+            // All at once, and each alone.
+            for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true]] {
+                let [mut x_grad, mut scale_grad, mut shift_grad] =
+                    [0, 1, 2].map(|i: usize| on_device(&device, &held[i]));
+                let grads = cuda::Gradients {
+                    x: wanted[0].then_some(&mut x_grad),
+                    scale: wanted[1].then_some(&mut scale_grad),
+                    shift: wanted[2].then_some(&mut shift_grad),
+                };
+                cuda::backward(&x_there, &scale_there, &g_there, grads, rows).expect("a launch");
+                for (i, grad) in [x_grad, scale_grad, shift_grad].iter().enumerate() {
+                    if wanted[i] {
+                        // Rounded to f32, then added to numbers up to 3 and rounded again. One feature has ∂x of nearly
+                        // nothing, times 316.
+                        assert_close("gradient", &from_device(grad), &expected[i], 3e-7, 3e-6);
+                    } else {
+                        assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
+                    }
+                }
+            }
         }
     }
 }

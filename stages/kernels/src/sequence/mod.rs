@@ -2,6 +2,9 @@
 //!
 //! Rows are the positions of one sequence after the other: row `s · length + p` is position p of sequence s.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 /// Writes `x[f, s·length + p] + constant[f, p]`: `x, out [d, R]`, `constant [d, length]`.
 ///
 /// # Panics
@@ -65,5 +68,30 @@ mod tests {
         let mut grad = [1.0; 12];
         last_backward(&[2.0, 3.0, 4.0, 5.0], &mut grad, 6, 3);
         assert_eq!(grad, [1.0, 1.0, 3.0, 1.0, 1.0, 4.0, 1.0, 1.0, 5.0, 1.0, 1.0, 6.0]);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_twins_agree_to_the_last_bit() {
+        use crate::testing::{cuda_device, from_device, on_device, unwritten, values};
+        let device = cuda_device(crate::cuda::MODULES);
+        for (d, sequences, length) in [(1, 1, 1), (3, 0, 4), (0, 2, 3), (2, 5, 7), (5, 3, 8), (13, 31, 6)] {
+            let rows = sequences * length;
+            let (x, constant, upstream) = (values(1, d * rows), values(2, d * length), values(3, d * sequences));
+            let [x_there, constant_there, upstream_there] = [&x, &constant, &upstream].map(|x| on_device(&device, x));
+            if rows > 0 {
+                let (mut here, mut there) = (vec![f32::NAN; x.len()], unwritten(&device, x.len()));
+                add_to_positions(&x, &constant, &mut here, rows, length);
+                cuda::add_to_positions(&x_there, &constant_there, &mut there, rows, length).expect("a launch");
+                assert_eq!(here, from_device(&there));
+            }
+            let mut there = unwritten(&device, upstream.len());
+            cuda::last(&x_there, &mut there, rows, length).expect("a launch");
+            assert_eq!(last(&x, rows, length), from_device(&there));
+            let (mut here, mut there) = (x.clone(), on_device(&device, &x));
+            last_backward(&upstream, &mut here, rows, length);
+            cuda::last_backward(&upstream_there, &mut there, rows, length).expect("a launch");
+            assert_eq!(here, from_device(&there));
+        }
     }
 }
