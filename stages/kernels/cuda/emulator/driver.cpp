@@ -29,7 +29,7 @@ static std::map<uintptr_t, Allocation> allocations;
 static std::map<uintptr_t, Mapping> mappings;
 static size_t bytes_used = 0;
 
-static Allocation *near_by(uintptr_t address) {
+static Allocation *find(uintptr_t address) {
     auto after = allocations.upper_bound(address);
     if (after != allocations.begin()) {
         auto before = std::prev(after);
@@ -39,11 +39,17 @@ static Allocation *near_by(uintptr_t address) {
     return nullptr;
 }
 
+// For the checker, while other threads of the host may allocate.
+static Allocation *near_by(uintptr_t address) {
+    std::lock_guard<std::mutex> guard(memory_lock);
+    return find(address);
+}
+
 // Whether n bytes from p on lie in one allocation; marks them as written if they are to be.
 static bool holds(Pointer p, size_t n, bool writes, const char *what) {
     std::lock_guard<std::mutex> guard(memory_lock);
     if (n == 0) return true;
-    Allocation *memory = near_by(p);
+    Allocation *memory = find(p);
     if (!memory || p < memory->base || p + n > memory->base + memory->bytes) {
         fprintf(stderr, "emulator: %s of %zu bytes outside of memory\n", what, n);
         return false;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <regex>
 #include <sstream>
 #include <string>
@@ -38,8 +39,10 @@ static std::string whole(const std::string &source) {
 }
 
 extern "C" {
+// Whoever keeps results keeps them apart by version: of each build of the emulator, and with or without the checker.
 int nvrtcVersion(int *major, int *minor) {
-    *major = 0, *minor = 1; // kept results of a real compiler are not mixed with these
+    std::string build = EMULATOR_BUILD + variable("SPDFLOW_EMULATOR_CHECK", "1");
+    *major = 0, *minor = int(std::hash<std::string>()(build) % 1000000);
     return 0;
 }
 
@@ -56,6 +59,8 @@ int nvrtcDestroyProgram(Program **program) {
 
 int nvrtcCompileProgram(Program *program, int, const char *const *) {
     static std::atomic<int> count{0};
+    static std::mutex lock; // several threads want the same kernels: one makes them
+    std::lock_guard<std::mutex> guard(lock);
     bool is_checked = variable("SPDFLOW_EMULATOR_CHECK", "1") != "0";
     std::string home = EMULATOR_HOME, text = whole(program->source);
     fs::path folder = variable("SPDFLOW_EMULATOR_CACHE", (fs::temp_directory_path() / ("spdflow-emulator-" + std::to_string(getuid()))).string());

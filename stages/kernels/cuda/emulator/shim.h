@@ -27,14 +27,18 @@ machine_switch:
 // Shared memory of a block: made new for every block, with numbers in it that nobody wrote.
 extern "C" void checker_new_shared(void *memory, size_t bytes);
 #define SHARED(type, name, size) \
-    alignas(16) static thread_local char name##_bytes[sizeof(type) * (size)]; \
-    static thread_local uint64_t name##_block = 0; \
-    if (name##_block != machine::state.block_number) { \
-        name##_block = machine::state.block_number; \
-        memset(name##_bytes, 0xff, sizeof name##_bytes); \
-        checker_new_shared(name##_bytes, sizeof name##_bytes); \
+    static thread_local struct { \
+        uint64_t block; \
+        char before[120]; /* what lies next to an array is nobody's */ \
+        alignas(16) char bytes[sizeof(type) * (size)]; \
+        char behind[64]; \
+    } name##_memory; \
+    if (name##_memory.block != machine::state.block_number) { \
+        name##_memory.block = machine::state.block_number; \
+        memset(name##_memory.bytes, 0xff, sizeof name##_memory.bytes); \
+        checker_new_shared(name##_memory.bytes, sizeof name##_memory.bytes); \
     } \
-    type *name = reinterpret_cast<type *>(name##_bytes)
+    type *name = reinterpret_cast<type *>(name##_memory.bytes)
 
 #define threadIdx (machine::state.current->index)
 #define blockIdx (machine::state.block_index)

@@ -139,6 +139,11 @@ pub(crate) fn address(array: Option<&Memory>) -> u64 {
     array.map_or(0, |array| *array.device_ptr())
 }
 
+/// Returns the address of an array that a kernel writes, or 0 for none.
+pub(crate) fn address_mut(array: Option<&mut Memory>) -> u64 {
+    array.map_or(0, |array| *array.device_ptr())
+}
+
 /// Returns a grid for `FOR_EACH_FOUR` over `elements`, of which there is at least one.
 pub(crate) fn in_fours(elements: u32) -> LaunchConfig {
     grid([elements.div_ceil(4 * BLOCK).min(MOST_BLOCKS), 1, 1], BLOCK)
