@@ -1,9 +1,10 @@
 //! The one place where dfdx tensors and our kernels meet.
 //!
-//! dfdx gives devices, the tape and the store of gradients; `spdflow-kernels` gives the operations, over plain slices.
+//! dfdx gives the tape, and its processor as a device; `spdflow-kernels` gives the operations, over plain slices.
 //! An operation reads its inputs as [`Buffers::View`]s, makes an output, and records a closure that accumulates
-//! gradients: one tape entry for what would be a dozen stock operations. The data of a value is the backend's own:
-//! dfdx lends a tensor's data only as a copy. All method code is generic over [`Backend`] and never sees a slice.
+//! gradients: one tape entry for what would be a dozen stock operations. Data and gradients are the backend's own: dfdx
+//! lends a tensor's data only as a copy, and its GPU cannot be shared by threads. All method code is generic over
+//! [`Backend`] and never sees a slice.
 //!
 //! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and its neighbours implement
 //!   them).
