@@ -70,6 +70,9 @@ pub trait Buffers: Clone + Send + Sync + 'static {
     /// Memory that the optimiser updates in place: parameters and their moments.
     type Buffer: Send + Sync + 'static;
 
+    /// Whether a step computes its batch in parts, several at once on threads of the host.
+    const COMPUTES_IN_PARTS: bool;
+
     /// Returns a matrix with the given data, row-major.
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
 

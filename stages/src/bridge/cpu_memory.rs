@@ -30,6 +30,8 @@ impl Buffers for Cpu {
     type View = Arc<Pooled>;
     type Buffer = Vec<f32>;
 
+    const COMPUTES_IN_PARTS: bool = true;
+
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
         assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
         Ok(Array { data: Arc::new(Pooled::from(data)), shape })

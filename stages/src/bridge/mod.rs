@@ -8,6 +8,7 @@
 //!
 //! * [`Buffers`], [`Kernels`], [`Backend`]: what a device must offer (`backend.rs`; `cpu.rs` and its neighbours implement
 //!   them).
+//! * `cuda/`: the same on NVIDIA GPUs, in builds with the feature `cuda`.
 //! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
 //! * `factored.rs`: values that are sums of products, multiplied out only when they must be.
@@ -19,6 +20,8 @@ mod cpu;
 mod cpu_memory;
 mod cpu_sequence;
 mod cpu_site;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod factored;
 mod gradients;
 mod graph;
@@ -29,6 +32,8 @@ mod site_views;
 mod slot;
 
 pub use backend::{Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels};
+#[cfg(feature = "cuda")]
+pub use cuda::{Gpu, on_gpu};
 pub use gradients::sum_gradients;
 pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};

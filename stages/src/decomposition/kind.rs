@@ -9,7 +9,7 @@ use super::run::{Finished, run};
 use crate::bridge::Backend;
 use crate::data::{InductionSequences, InputDistribution, SparseFeatures};
 use crate::models::LoadedTarget;
-use crate::threads::on_device;
+use crate::threads::{DeviceWork, on_device};
 
 /// `decompose.spd`.
 pub struct DecomposeSpd;
@@ -35,7 +35,21 @@ impl Kind for DecomposeSpd {
     }
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, |device| decompose(device, params, context))
+        on_device(context, Work { params, context })
+    }
+}
+
+/// A stage's work, on any device.
+struct Work<'a> {
+    params: &'a DecomposeParams,
+    context: &'a StageContext<'a>,
+}
+
+impl DeviceWork for Work<'_> {
+    type Output = Summary;
+
+    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
+        decompose(device, self.params, self.context)
     }
 }
 

@@ -72,10 +72,20 @@ pub fn memory(device: &Handle, length: usize) -> Result<Memory, DriverError> {
 }
 
 /// Returns `memory` as an array of `length` elements, which are not more than it has.
-fn shortened(memory: Memory, length: usize) -> Memory {
+fn shortened<T>(memory: CudaSlice<T>, length: usize) -> CudaSlice<T> {
     let device = memory.device();
     // SAFETY: the allocation has at least `length` elements, and is given back whole whatever its length says.
     unsafe { device.upgrade_device_ptr(memory.leak(), length) }
+}
+
+/// Returns a new array with the given whole numbers.
+///
+/// # Errors
+/// The device's.
+pub fn upload_numbers(device: &Handle, numbers: &[u32]) -> Result<CudaSlice<u32>, DriverError> {
+    // A device refuses to allocate nothing.
+    let some = if numbers.is_empty() { &[0][..] } else { numbers };
+    device.htod_sync_copy(some).map(|array| shortened(array, numbers.len()))
 }
 
 /// Returns a new array with the given numbers.
@@ -117,6 +127,18 @@ pub fn clear(array: &mut Memory) -> Launched {
 pub fn copy(from: &Memory, to: &mut Memory) -> Launched {
     assert_eq!(length(from), length(to), "copy: lengths");
     if length(from) == 0 { Ok(()) } else { from.device().dtod_copy(from, to) }
+}
+
+/// Overwrites `to` with the elements `span` of `from`.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If they are not as many as `to` has.
+pub fn copy_span(from: &Memory, span: std::ops::Range<usize>, to: &mut Memory) -> Launched {
+    assert_eq!(length(to) as usize, span.len(), "copy: lengths");
+    if span.is_empty() { Ok(()) } else { from.device().dtod_copy(&from.slice(span), to) }
 }
 
 /// Returns an array's length as kernels count.

@@ -41,13 +41,26 @@ pub struct Operand<'a> {
     pub pitch: usize,
     /// From one group to the next.
     pub stride: usize,
+    /// Where the first group begins.
+    pub start: usize,
 }
 
 impl<'a> Operand<'a> {
     /// Returns the operand of a single product.
     #[must_use]
     pub fn new(array: &'a Memory, runs: Runs, pitch: usize) -> Self {
-        Self { array, runs, pitch, stride: 0 }
+        Self { array, runs, pitch, stride: 0, start: 0 }
+    }
+
+    /// Returns the operand of one of its groups.
+    #[must_use]
+    pub fn of_group(self, group: usize) -> Self {
+        Self { start: self.start + group * self.stride, ..self }
+    }
+
+    /// Returns the address of the first number.
+    fn address(&self) -> u64 {
+        *self.array.device_ptr() + (self.start * size_of::<f32>()) as u64
     }
 }
 
@@ -126,8 +139,8 @@ impl Product<'_> {
         let handle = out.device();
         let mut parts = if splits > 1 { Some(memory(&handle, splits as usize * length(out) as usize)?) } else { None };
         let arguments = Arguments {
-            a: *self.a.array.device_ptr(),
-            b: *self.b.array.device_ptr(),
+            a: self.a.address(),
+            b: self.b.address(),
             bias: address(self.bias),
             scale: if splits > 1 { 0 } else { address(self.scale) },
             out: *parts.as_mut().unwrap_or(out).device_ptr(),
@@ -215,7 +228,7 @@ impl Operand<'_> {
         if rows * width * groups == 0 {
             return;
         }
-        let needed = (groups - 1) * self.stride + (rows - 1) * self.pitch + width;
+        let needed = self.start + (groups - 1) * self.stride + (rows - 1) * self.pitch + width;
         assert!(
             needed <= length(self.array) as usize,
             "product: operand of {} numbers, needs {needed}",
