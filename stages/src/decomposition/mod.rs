@@ -21,6 +21,8 @@ pub mod step;
 #[cfg(test)]
 mod tests;
 pub mod trainer;
+#[cfg(all(test, feature = "cuda"))]
+mod twins;
 
 pub use export::LoadedDecomposition;
 pub use kind::DecomposeSpd;

@@ -9,6 +9,8 @@
 //! numbers: a launcher says what it writes.
 
 mod module;
+#[cfg(test)]
+mod tests;
 pub(crate) mod total;
 
 use std::sync::Arc;

@@ -8,8 +8,6 @@ mod kernels;
 mod memory;
 mod sequence;
 mod site;
-#[cfg(test)]
-mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
