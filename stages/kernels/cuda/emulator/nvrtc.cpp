@@ -215,7 +215,7 @@ Result compile(Program &program, int count, const char *const *options) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("fma")) flags += " -mfma"; // fmaf as one instruction; nothing is contracted
 #endif
-    if (check) flags += " -fsanitize=thread,bounds,alignment -fno-sanitize-recover=none";
+    if (check) flags += " -fsanitize=thread,bounds,alignment";
     if (asan) flags += " -fsanitize=address -DSPDFLOW_EMULATOR_ASAN=1";
     flags += host_options(count, options) + " -I" + quoted(place + "/include");
 

@@ -48,8 +48,8 @@ SPDFLOW_VECTORS(unsigned long long, ulonglong, 16, 16)
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 #define SPDFLOW_MIN_MAX(result, a_type, b_type)                                                                        \
-    inline result min(a_type a, b_type b) { return result(a) < result(b) ? result(a) : result(b); }                    \
-    inline result max(a_type a, b_type b) { return result(a) > result(b) ? result(a) : result(b); }
+    inline result min(a_type a, b_type b) { return (result)a < (result)b ? (result)a : (result)b; }                    \
+    inline result max(a_type a, b_type b) { return (result)a > (result)b ? (result)a : (result)b; }
 SPDFLOW_MIN_MAX(unsigned, unsigned, unsigned)
 SPDFLOW_MIN_MAX(unsigned, int, unsigned)
 SPDFLOW_MIN_MAX(unsigned, unsigned, int)
