@@ -110,6 +110,19 @@ void give(Arena &a, size_t offset, size_t size) {
 size_t body_bytes(size_t size) { return (size + GRANULE - 1) / GRANULE * GRANULE + (size == 0 ? GRANULE : 0); }
 size_t footprint(size_t size) { return GRANULE + body_bytes(size) + GRANULE; }
 
+constexpr unsigned char RED = 0xc3;
+
+// Red zones are also looked at when memory is freed, which finds writes outside when nothing is checked.
+bool red_zones_intact(const Allocation &allocation) {
+    const auto *body = reinterpret_cast<const unsigned char *>(allocation.start);
+    for (size_t i = 1; i <= GRANULE; i++)
+        if (body[-ptrdiff_t(i)] != RED) return false;
+    const size_t end = body_bytes(allocation.size) + GRANULE;
+    for (size_t i = allocation.size; i < end; i++)
+        if (body[i] != RED) return false;
+    return true;
+}
+
 } // namespace
 
 bool checking() {
@@ -136,6 +149,9 @@ Result allocate(size_t size, uintptr_t *address) {
     a.allocations[slot] = {start, size, ++a.count};
     uint32_t *owner = a.owner + (offset + GRANULE) / GRANULE;
     for (size_t i = 0; i < body_bytes(size) / GRANULE; i++) owner[i] = slot + 1;
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
+    memset(reinterpret_cast<void *>(a.start + offset), RED, GRANULE);
+    memset(reinterpret_cast<void *>(start + size), RED, body_bytes(size) - size + GRANULE);
     if (__asan_unpoison_memory_region) {
         __asan_poison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
         __asan_unpoison_memory_region(reinterpret_cast<void *>(start), size);
@@ -161,9 +177,14 @@ Result release(uintptr_t address) {
         return INVALID_VALUE;
     }
     size_t offset = address - a.start - GRANULE, size = allocation->size;
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
+    const bool intact = red_zones_intact(*allocation);
+    if (!intact)
+        fprintf(stderr, "emulator: something was written outside of allocation %u (%zu bytes); SPDFLOW_EMULATOR_CHECK=1 "
+                        "says where\n", allocation->number, size);
     uint32_t slot = a.owner[(offset + GRANULE) / GRANULE];
     memset(a.owner + (offset + GRANULE) / GRANULE, 0, body_bytes(size) / GRANULE * sizeof(uint32_t));
-    if (__asan_poison_memory_region) __asan_poison_memory_region(reinterpret_cast<void *>(address), size);
+    if (__asan_poison_memory_region) __asan_poison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
     if (size >= (1 << 20)) { // give the pages of large buffers back to the host
         uintptr_t from = (address + 4095) & ~uintptr_t(4095), to = (address + size) & ~uintptr_t(4095);
         madvise(reinterpret_cast<void *>(from), to - from, MADV_DONTNEED);
@@ -171,7 +192,7 @@ Result release(uintptr_t address) {
     a.free_slots.push_back(slot - 1);
     a.used -= size;
     give(a, offset, footprint(size));
-    return SUCCESS;
+    return intact ? SUCCESS : ILLEGAL_ADDRESS;
 }
 
 void memory_info(size_t *free_bytes, size_t *total_bytes) {

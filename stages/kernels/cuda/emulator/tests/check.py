@@ -109,6 +109,14 @@ def double_free(cuda):
     expect(1, x.free)
 
 
+def written_outside(cuda):
+    """Without checking, a write past the end is noticed when the memory is freed."""
+    module = cuda.compile(source("faulty.cu"))
+    y = cuda.buffer("f", [0.0] * 64)
+    cuda.launch(module, "write_past_end", (1, 1, 1), (65, 1, 1), u32(64), y)
+    expect(700, y.free)
+
+
 def compile_error(cuda):
     try:
         cuda.compile('extern "C" __global__ void k(float *x) {\n    x[0] = nonsense;\n}\n')
@@ -189,6 +197,7 @@ def main(folder):
     cases += [("memory and its limit", "memory", {"SPDFLOW_EMULATOR_MEMORY": "1000"}, None),
               ("copy past an allocation", "copy_out_of_bounds", {}, r"copy to the host of 20 bytes at allocation 1 \+ 0"),
               ("second free", "double_free", {}, r"free of 0x\w+, which is not the start of a live allocation"),
+              ("write past an allocation, not checked", "written_outside", {}, r"written outside of allocation 1 \(256 bytes"),
               ("compile error", "compile_error", {}, None),
               ("PTX of others", "real_ptx", {}, None)]
     cases += [(f"finds {name}", f"faulty {name}", {"SPDFLOW_EMULATOR_CHECK": "1"}, case[3])
