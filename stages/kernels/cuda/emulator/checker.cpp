@@ -1,8 +1,8 @@
 // Watches every access of a kernel to device and shared memory (SPDFLOW_EMULATOR_CHECK=1).
 //
-// Kernels are then compiled with -fsanitize=thread,bounds,alignment, whose hooks are implemented in hooks.cpp instead of
-// by the sanitizers' own libraries; they end in `access`. Shadow memory holds for each 4 bytes who wrote and who read
-// last, with the number of block barriers and warp barriers passed before. Two accesses of one launch to the same
+// Kernels are then compiled with -fsanitize=thread,bounds,alignment, whose hooks are implemented in hooks.cpp instead
+// of by the sanitizers' own libraries; they end in `access`. Shadow memory holds for each 4 bytes who wrote and who
+// read last, with the number of block barriers and warp barriers passed before. Two accesses of one launch to the same
 // bytes, one a write, race unless something orders them: a barrier between threads of a block, nothing between blocks.
 #include "checker.h"
 
@@ -85,8 +85,7 @@ void race(const Access &before, bool before_write, bool before_atomic, const Mem
 
 void check_cell(Cell &cell, uint8_t mask, const Memory &memory, bool write, bool atomic, uintptr_t code) {
     bool shared = memory.kind != Memory::DEVICE;
-    if (cell.write_mask & mask && !(cell.write_atomic && atomic) &&
-        !ordered(cell.write, shared, false, false, false))
+    if (cell.write_mask & mask && !(cell.write_atomic && atomic) && !ordered(cell.write, shared, false, false, false))
         race(cell.write, true, cell.write_atomic, memory, write, atomic, code);
     if (write && cell.read_mask & mask && !(cell.read_atomic && atomic) &&
         !ordered(cell.read, shared, cell.many_blocks, cell.many_threads, cell.many_warps))
@@ -154,9 +153,9 @@ void finding(const char *kind, uintptr_t code, const std::string &what) {
     if (!reported.insert(kind + (place.empty() ? what : place)).second) return;
     if (++count > MOST_FINDINGS) return;
     const spdflow_emulator_builtins &now = spdflow_emulator_current;
-    fprintf(stderr, "emulator: %s: kernel `%s`, block (%u,%u,%u), thread (%u,%u,%u): %s%s\n", kind,
-            kernel->entry->name, now.block_index.x, now.block_index.y, now.block_index.z, now.thread_index.x,
-            now.thread_index.y, now.thread_index.z, what.c_str(), place.c_str());
+    fprintf(stderr, "emulator: %s: kernel `%s`, block (%u,%u,%u), thread (%u,%u,%u): %s%s\n", kind, kernel->entry->name,
+            now.block_index.x, now.block_index.y, now.block_index.z, now.thread_index.x, now.thread_index.y,
+            now.thread_index.z, what.c_str(), place.c_str());
 }
 
 unsigned findings() { return count; }
@@ -187,16 +186,18 @@ void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code
                     text("%s of %zu bytes", verb(write, atomic), size) +
                         (allocation ? text(" at allocation %u + %zu, which has %zu bytes", allocation->number,
                                            size_t(address - allocation->start), allocation->size)
-                         : number ? text(" at allocation %u %+zd, outside of it", number, offset)
-                                  : text(" at device address %#zx, where nothing is allocated", size_t(address))));
+                         : number   ? text(" at allocation %u %+zd, outside of it", number, offset)
+                                    : text(" at device address %#zx, where nothing is allocated", size_t(address))));
             abandon_launch();
         }
-        Memory memory{Memory::DEVICE, allocation->number, allocation->size, ptrdiff_t(address - allocation->start), nullptr};
+        Memory memory{Memory::DEVICE, allocation->number, allocation->size, ptrdiff_t(address - allocation->start),
+                      nullptr};
         if (!device_cells) {
             void *cells = mmap(nullptr, (arena_size() / 4 + 1) * sizeof(Cell), PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (cells == MAP_FAILED) {
-                fprintf(stderr, "emulator: cannot reserve shadow memory (SPDFLOW_EMULATOR_MEMORY=BYTES makes it smaller)\n");
+                fprintf(stderr,
+                        "emulator: cannot reserve shadow memory (SPDFLOW_EMULATOR_MEMORY=BYTES makes it smaller)\n");
                 abort();
             }
             device_cells = static_cast<Cell *>(cells);

@@ -41,7 +41,12 @@ enum DeviceAttribute {
     MAX_SHARED_PER_BLOCK_OPTIN = 97,
     MEMORY_POOLS_SUPPORTED = 115,
 };
-enum FunctionAttribute { FUNCTION_MAX_THREADS = 0, FUNCTION_SHARED = 1, FUNCTION_REGISTERS = 4, FUNCTION_DYNAMIC_LIMIT = 8 };
+enum FunctionAttribute {
+    FUNCTION_MAX_THREADS = 0,
+    FUNCTION_SHARED = 1,
+    FUNCTION_REGISTERS = 4,
+    FUNCTION_DYNAMIC_LIMIT = 8
+};
 
 constexpr size_t MAX_SHARED_OPTIN = 164 << 10; // 163 KiB on compute capability 8.0, and the reserved one
 
@@ -141,12 +146,14 @@ Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
         return refuse(kernel, "block " + text(block) + " has more threads than __launch_bounds__(" +
                                   std::to_string(kernel->entry->max_threads) + ")");
     if (kernel->shared_bytes > MAX_STATIC_SHARED)
-        return refuse(kernel, std::to_string(kernel->shared_bytes) + " bytes of static shared memory, at most 49152 exist");
+        return refuse(kernel,
+                      std::to_string(kernel->shared_bytes) + " bytes of static shared memory, at most 49152 exist");
     if (kernel->shared_bytes + shape.dynamic_shared > MAX_STATIC_SHARED &&
         shape.dynamic_shared > kernel->dynamic_shared_limit)
         return refuse(kernel, std::to_string(kernel->shared_bytes + shape.dynamic_shared) +
                                   " bytes of shared memory without a larger limit set for the function");
-    if (uint64_t(grid.x) * grid.y * grid.z > 0xffffffffu) return refuse(kernel, "the emulator runs 2^32 blocks at most");
+    if (uint64_t(grid.x) * grid.y * grid.z > 0xffffffffu)
+        return refuse(kernel, "the emulator runs 2^32 blocks at most");
     return run_kernel(kernel, shape, parameters);
 }
 
@@ -171,7 +178,8 @@ int spdflow_emulator_current_device(void) { return current_device < 0 ? 0 : curr
 
 extern "C" {
 
-// Devices and contexts -------------------------------------------------------------------------------------------------
+// Devices and contexts
+// -------------------------------------------------------------------------------------------------
 
 Result cuInit(unsigned) {
     if (device_count() == 0) return Result(100); // CUDA_ERROR_NO_DEVICE
@@ -247,7 +255,8 @@ Result cuCtxGetDevice(int *device) {
 }
 Result cuCtxSynchronize() { return SUCCESS; }
 
-// Streams and events ---------------------------------------------------------------------------------------------------
+// Streams and events
+// ---------------------------------------------------------------------------------------------------
 
 Result cuStreamCreate(Handle *stream, unsigned) { return make_handle(stream, 's'); }
 Result cuStreamCreateWithPriority(Handle *stream, unsigned, int) { return make_handle(stream, 's'); }
@@ -262,7 +271,8 @@ Result cuEventQuery(Handle) { return SUCCESS; }
 Result cuEventSynchronize(Handle) { return SUCCESS; }
 Result cuEventElapsedTime(float *milliseconds, Handle, Handle) { return *milliseconds = 0, SUCCESS; }
 
-// Memory ---------------------------------------------------------------------------------------------------------------
+// Memory
+// ---------------------------------------------------------------------------------------------------------------
 
 Result cuMemAlloc_v2(DevicePointer *pointer, size_t size) {
     Locked locked;
@@ -272,7 +282,9 @@ Result cuMemAlloc_v2(DevicePointer *pointer, size_t size) {
     return result;
 }
 Result cuMemAllocAsync(DevicePointer *pointer, size_t size, Handle) { return cuMemAlloc_v2(pointer, size); }
-Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t size, Handle, Handle) { return cuMemAlloc_v2(pointer, size); }
+Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t size, Handle, Handle) {
+    return cuMemAlloc_v2(pointer, size);
+}
 Result cuMemFree_v2(DevicePointer pointer) {
     Locked locked;
     return release(pointer);
@@ -302,7 +314,9 @@ Result cuMemcpyDtoD_v2(DevicePointer to, DevicePointer from, size_t size) { retu
 Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t size, Handle) {
     return copy_across(to, from, size);
 }
-Result cuMemcpyPeer(DevicePointer to, Handle, DevicePointer from, Handle, size_t size) { return copy_across(to, from, size); }
+Result cuMemcpyPeer(DevicePointer to, Handle, DevicePointer from, Handle, size_t size) {
+    return copy_across(to, from, size);
+}
 Result cuMemcpyPeerAsync(DevicePointer to, Handle, DevicePointer from, Handle, size_t size, Handle) {
     return copy_across(to, from, size);
 }
@@ -313,7 +327,8 @@ Result cuMemsetD16Async(DevicePointer to, unsigned short value, size_t count, Ha
 Result cuMemsetD32_v2(DevicePointer to, unsigned value, size_t count) { return fill(to, value, count); }
 Result cuMemsetD32Async(DevicePointer to, unsigned value, size_t count, Handle) { return fill(to, value, count); }
 
-// Modules and launches -------------------------------------------------------------------------------------------------
+// Modules and launches
+// -------------------------------------------------------------------------------------------------
 
 Result cuModuleLoadData(Module **module, const void *image) {
     Locked locked;
@@ -344,11 +359,11 @@ Result cuModuleGetFunction(Kernel **function, Module *module, const char *name) 
     return NOT_FOUND;
 }
 Result cuFuncGetAttribute(int *value, int attribute, Kernel *kernel) {
-    *value = attribute == FUNCTION_MAX_THREADS      ? int(kernel->entry->max_threads)
-             : attribute == FUNCTION_SHARED         ? int(kernel->shared_bytes)
-             : attribute == FUNCTION_REGISTERS      ? 32 // unknown here; `report` has the real number
-             : attribute == FUNCTION_DYNAMIC_LIMIT  ? int(kernel->dynamic_shared_limit)
-                                                    : 0;
+    *value = attribute == FUNCTION_MAX_THREADS     ? int(kernel->entry->max_threads)
+             : attribute == FUNCTION_SHARED        ? int(kernel->shared_bytes)
+             : attribute == FUNCTION_REGISTERS     ? 32 // unknown here; `report` has the real number
+             : attribute == FUNCTION_DYNAMIC_LIMIT ? int(kernel->dynamic_shared_limit)
+                                                   : 0;
     return SUCCESS;
 }
 Result cuFuncSetAttribute(Kernel *kernel, int attribute, int value) {
@@ -362,7 +377,8 @@ Result cuFuncSetCacheConfig(Kernel *, int) { return SUCCESS; }
 Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Kernel *, int block_size, size_t) {
     return *blocks = block_size > 0 ? 2048 / block_size : 0, SUCCESS;
 }
-Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, Kernel *kernel, int size, size_t shared, unsigned) {
+Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, Kernel *kernel, int size, size_t shared,
+                                                            unsigned) {
     return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, size, shared);
 }
 
@@ -373,7 +389,8 @@ Result cuLaunchKernel(Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned
     return launch(kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, parameters);
 }
 
-// Errors ---------------------------------------------------------------------------------------------------------------
+// Errors
+// ---------------------------------------------------------------------------------------------------------------
 
 static const struct {
     int code;

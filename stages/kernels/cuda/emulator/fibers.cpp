@@ -10,72 +10,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "context.h"
 #include "runtime.h"
 
 extern "C" void __asan_unpoison_memory_region(const void *, size_t) __attribute__((weak));
-
-// Saves the callee-saved registers and the stack pointer in *from, and continues at `to`.
-extern "C" void spdflow_emulator_switch(void **from, void *to);
-#if defined(__x86_64__)
-asm(R"(.text
-.globl spdflow_emulator_switch
-.hidden spdflow_emulator_switch
-.type spdflow_emulator_switch,@function
-spdflow_emulator_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-)");
-constexpr size_t SAVED_WORDS = 6; // below the return address
-#elif defined(__aarch64__)
-asm(R"(.text
-.globl spdflow_emulator_switch
-.hidden spdflow_emulator_switch
-.type spdflow_emulator_switch,%function
-spdflow_emulator_switch:
-    sub sp, sp, #160
-    stp x19, x20, [sp, #0]
-    stp x21, x22, [sp, #16]
-    stp x23, x24, [sp, #32]
-    stp x25, x26, [sp, #48]
-    stp x27, x28, [sp, #64]
-    stp d8, d9, [sp, #80]
-    stp d10, d11, [sp, #96]
-    stp d12, d13, [sp, #112]
-    stp d14, d15, [sp, #128]
-    stp x29, x30, [sp, #144]
-    mov x9, sp
-    str x9, [x0]
-    mov sp, x1
-    ldp x19, x20, [sp, #0]
-    ldp x21, x22, [sp, #16]
-    ldp x23, x24, [sp, #32]
-    ldp x25, x26, [sp, #48]
-    ldp x27, x28, [sp, #64]
-    ldp d8, d9, [sp, #80]
-    ldp d10, d11, [sp, #96]
-    ldp d12, d13, [sp, #112]
-    ldp d14, d15, [sp, #128]
-    ldp x29, x30, [sp, #144]
-    add sp, sp, #160
-    ret
-)");
-constexpr size_t SAVED_WORDS = 19; // below x30
-#else
-#error "the emulator switches fibers on x86-64 and aarch64 only"
-#endif
 
 spdflow_emulator_builtins spdflow_emulator_current;
 
@@ -200,14 +138,7 @@ void fiber_main() {
 
 void prepare(Fiber *fiber) {
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(fiber->stack, STACK_BYTES);
-    auto *top = reinterpret_cast<void **>(fiber->stack + STACK_BYTES);
-    *--top = nullptr; // keeps the stack aligned as after a call
-#if defined(__aarch64__)
-    *--top = nullptr;
-#endif
-    *--top = reinterpret_cast<void *>(fiber_main);
-    for (size_t i = 0; i < SAVED_WORDS; i++) *--top = nullptr;
-    fiber->stack_pointer = top;
+    fiber->stack_pointer = new_context(fiber->stack + STACK_BYTES, fiber_main);
 }
 
 void prepare_all(Machine &m) {
@@ -311,15 +242,16 @@ void open_warp(Machine &m, unsigned first, unsigned mask) {
         } else if (kind == SPDFLOW_MATCH) {
             thread.result = 0;
             for (unsigned other = 0; other < WARP; other++)
-                if (present >> other & 1 && m.threads[first + other].value == thread.value) thread.result |= 1ull << other;
+                if (present >> other & 1 && m.threads[first + other].value == thread.value)
+                    thread.result |= 1ull << other;
         } else if (kind == SPDFLOW_SHUFFLE) {
             thread.result = ~uint64_t(0); // NaN, what an absent lane holds is undefined
             if (thread.source < WARP && present >> thread.source & 1) {
                 thread.result = m.threads[first + thread.source].value;
             } else {
                 spdflow_emulator_current.thread_index = thread.index;
-                finding("absent lane", 0, "a shuffle reads lane " + std::to_string(thread.source) +
-                                              ", which does not take part");
+                finding("absent lane", 0,
+                        "a shuffle reads lane " + std::to_string(thread.source) + ", which does not take part");
                 spdflow_emulator_current.thread_index = m.current->index;
             }
         }
@@ -351,12 +283,13 @@ void report_deadlock(Machine &m) {
     }
     std::string what = "nobody can go on:";
     if (at_barrier)
-        what += " " + std::to_string(m.at_barrier) + " threads (first " + name_of(at_barrier) + ") wait at a block barrier";
+        what +=
+            " " + std::to_string(m.at_barrier) + " threads (first " + name_of(at_barrier) + ") wait at a block barrier";
     if (in_warp) {
         char mask[16];
         snprintf(mask, sizeof mask, "%08x", in_warp->mask);
-        what += std::string(at_barrier ? " and " : " ") + std::to_string(warps) + " threads (first " + name_of(in_warp) +
-                ") at a warp collective of lanes 0x" + mask;
+        what += std::string(at_barrier ? " and " : " ") + std::to_string(warps) + " threads (first " +
+                name_of(in_warp) + ") at a warp collective of lanes 0x" + mask;
     }
     if (m.exited) what += "; " + std::to_string(m.exited) + " threads have returned";
     spdflow_emulator_current.thread_index = (at_barrier ? at_barrier : in_warp)->index;

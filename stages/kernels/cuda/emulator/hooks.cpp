@@ -64,7 +64,8 @@ void __tsan_atomic_thread_fence(int) {}
 void __tsan_atomic_signal_fence(int) {}
 
 void __ubsan_handle_out_of_bounds(void *, uintptr_t index) {
-    finding("out of bounds", CODE, "index " + std::to_string(intptr_t(index)) + " of an array that is too short for it");
+    finding("out of bounds", CODE,
+            "index " + std::to_string(intptr_t(index)) + " of an array that is too short for it");
     abandon_launch();
 }
 

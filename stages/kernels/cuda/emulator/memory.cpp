@@ -149,7 +149,8 @@ Result allocate(size_t size, uintptr_t *address) {
     a.allocations[slot] = {start, size, ++a.count};
     uint32_t *owner = a.owner + (offset + GRANULE) / GRANULE;
     for (size_t i = 0; i < body_bytes(size) / GRANULE; i++) owner[i] = slot + 1;
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
+    if (__asan_unpoison_memory_region)
+        __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
     memset(reinterpret_cast<void *>(a.start + offset), RED, GRANULE);
     memset(reinterpret_cast<void *>(start + size), RED, body_bytes(size) - size + GRANULE);
     if (__asan_unpoison_memory_region) {
@@ -177,14 +178,18 @@ Result release(uintptr_t address) {
         return INVALID_VALUE;
     }
     size_t offset = address - a.start - GRANULE, size = allocation->size;
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
+    if (__asan_unpoison_memory_region)
+        __asan_unpoison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
     const bool intact = red_zones_intact(*allocation);
     if (!intact)
-        fprintf(stderr, "emulator: something was written outside of allocation %u (%zu bytes); SPDFLOW_EMULATOR_CHECK=1 "
-                        "says where\n", allocation->number, size);
+        fprintf(stderr,
+                "emulator: something was written outside of allocation %u (%zu bytes); SPDFLOW_EMULATOR_CHECK=1 "
+                "says where\n",
+                allocation->number, size);
     uint32_t slot = a.owner[(offset + GRANULE) / GRANULE];
     memset(a.owner + (offset + GRANULE) / GRANULE, 0, body_bytes(size) / GRANULE * sizeof(uint32_t));
-    if (__asan_poison_memory_region) __asan_poison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
+    if (__asan_poison_memory_region)
+        __asan_poison_memory_region(reinterpret_cast<void *>(a.start + offset), footprint(size));
     if (size >= (1 << 20)) { // give the pages of large buffers back to the host
         uintptr_t from = (address + 4095) & ~uintptr_t(4095), to = (address + size) & ~uintptr_t(4095);
         madvise(reinterpret_cast<void *>(from), to - from, MADV_DONTNEED);

@@ -55,7 +55,8 @@ void find_shared_arrays(Module *module, uintptr_t base) {
     const auto *symbol = reinterpret_cast<const ElfW(Sym) *>(image.data() + symbols->sh_offset);
     for (size_t i = 0; i < symbols->sh_size / sizeof *symbol; i++) {
         if (symbol[i].st_shndx != shared || symbol[i].st_size == 0) continue;
-        SharedArray array{base + symbol[i].st_value, symbol[i].st_size, demangled(names + symbol[i].st_name), "", false};
+        SharedArray array{base + symbol[i].st_value, symbol[i].st_size, demangled(names + symbol[i].st_name), "",
+                          false};
         size_t separator = array.name.rfind("::");
         if (separator != std::string::npos) {
             array.owner = array.name.substr(0, separator);
@@ -161,7 +162,8 @@ std::string source_line(const Module *module, uintptr_t address) {
     std::string text;
     for (unsigned i = 0; i < line && std::getline(source, text); i++) continue;
     size_t start = text.find_first_not_of(" \t");
-    return result = ", line " + std::to_string(line) + ": `" + (start == std::string::npos ? "" : text.substr(start)) + "`";
+    return result =
+               ", line " + std::to_string(line) + ": `" + (start == std::string::npos ? "" : text.substr(start)) + "`";
 }
 
 } // namespace emulator

@@ -179,7 +179,8 @@ Result run_collective(Comm *comm, const Operation &operation, const unsigned cha
         const size_t offset = first * width, bytes = count * width;
         switch (operation.kind) {
         case ALL_REDUCE:
-            ok = exchange(comm, send + offset, bytes, [&] { known &= reduce(comm, operation, count, receive + offset); });
+            ok = exchange(comm, send + offset, bytes,
+                          [&] { known &= reduce(comm, operation, count, receive + offset); });
             break;
         case REDUCE:
             ok = exchange(comm, send + offset, bytes, [&] {
@@ -245,7 +246,8 @@ void make_id(UniqueId *id) {
     size_t got = file ? fread(random, 1, sizeof random, file) : 0;
     if (file) fclose(file);
     int at = snprintf(id->internal, sizeof id->internal, "/spdflow-nccl-%ld-", long(getpid()));
-    for (size_t i = 0; i < got; i++) at += snprintf(id->internal + at, sizeof id->internal - size_t(at), "%02x", random[i]);
+    for (size_t i = 0; i < got; i++)
+        at += snprintf(id->internal + at, sizeof id->internal - size_t(at), "%02x", random[i]);
 }
 
 Result connect(Comm *comm) {
@@ -269,8 +271,8 @@ Result connect(Comm *comm) {
     }
     comm->segment = static_cast<Segment *>(memory);
     uint32_t nobody = 0;
-    bool agreed = comm->segment->world.compare_exchange_strong(nobody, uint32_t(comm->world)) ||
-                  nobody == uint32_t(comm->world);
+    bool agreed =
+        comm->segment->world.compare_exchange_strong(nobody, uint32_t(comm->world)) || nobody == uint32_t(comm->world);
     bool room = agreed && comm->segment->joined.fetch_add(1) < uint32_t(comm->world);
     bool met = room && barrier(comm);
     // All have it mapped now, or never will: the name goes, so that nothing is left behind by a crash.
@@ -294,7 +296,8 @@ void disconnect(Comm *comm, bool abort) {
 Result run(Comm *comm, const Operation &operation, const void *send_buffer, void *receive_buffer) {
     const size_t width = size_of(operation.type), ranks = size_t(comm->world);
     if (!width || operation.reduction < SUM || operation.reduction > AVG) {
-        set_error("unknown type " + std::to_string(operation.type) + " or reduction " + std::to_string(operation.reduction));
+        set_error("unknown type " + std::to_string(operation.type) + " or reduction " +
+                  std::to_string(operation.reduction));
         return INVALID_ARGUMENT;
     }
     if (operation.root < 0 || operation.root >= comm->world) {
@@ -309,7 +312,8 @@ Result run(Comm *comm, const Operation &operation, const void *send_buffer, void
     if (operation.kind == REDUCE_SCATTER) send_bytes *= ranks;
     if (operation.kind == RECEIVE || (operation.kind == BROADCAST && !root)) send_bytes = 0;
     if (operation.kind == SEND || (operation.kind == REDUCE && !root)) receive_bytes = 0;
-    const auto to_send = reinterpret_cast<uint64_t>(send_buffer), to_receive = reinterpret_cast<uint64_t>(receive_buffer);
+    const auto to_send = reinterpret_cast<uint64_t>(send_buffer),
+               to_receive = reinterpret_cast<uint64_t>(receive_buffer);
     if (!spdflow_emulator_check_range(to_send, send_bytes, "send buffer of a collective") ||
         !spdflow_emulator_check_range(to_receive, receive_bytes, "receive buffer of a collective")) {
         comm->segment->failed.store(1); // the others shall not wait for this rank

@@ -1,7 +1,7 @@
 // The functions of libnccl.so.2: communicators, collectives, groups. The others are stubs made by `build`.
 //
-// Outside a group a call does its work and returns. Inside one, calls are collected and run by ncclGroupEnd: what has to
-// go on at the same time (ranks of several devices held by one thread, sends and receives) on threads of its own.
+// Outside a group a call does its work and returns. Inside one, calls are collected and run by ncclGroupEnd: what has
+// to go on at the same time (ranks of several devices held by one thread, sends and receives) on threads of its own.
 #include <cstring>
 #include <map>
 #include <thread>
@@ -29,7 +29,8 @@ Result do_task(const Task &task) {
                                           : run(task.comm, task.operation, task.send, task.receive);
 }
 
-// Tasks of one line run one after the other: the collectives of a communicator, its messages to one peer, those from it.
+// Tasks of one line run one after the other: the collectives of a communicator, its messages to one peer, those from
+// it.
 Result run_all(const std::vector<Task> &all) {
     std::map<std::tuple<Comm *, int, int>, std::vector<Task>> lines;
     for (const Task &task : all) {
@@ -44,8 +45,10 @@ Result run_all(const std::vector<Task> &all) {
             for (const Task &task : line.second)
                 if (results[index] == SUCCESS) results[index] = do_task(task);
         };
-        if (++index == lines.size()) work();
-        else threads.emplace_back(work);
+        if (++index == lines.size())
+            work();
+        else
+            threads.emplace_back(work);
     }
     for (std::thread &thread : threads) thread.join();
     for (Result result : results)
@@ -142,7 +145,8 @@ Result ncclGroupEnd() {
 Result ncclAllReduce(const void *send, void *receive, size_t count, int type, int reduction, Comm *comm, void *) {
     return submit({comm, {ALL_REDUCE, type, reduction, 0, count}, send, receive});
 }
-Result ncclReduce(const void *send, void *receive, size_t count, int type, int reduction, int root, Comm *comm, void *) {
+Result ncclReduce(const void *send, void *receive, size_t count, int type, int reduction, int root, Comm *comm,
+                  void *) {
     return submit({comm, {REDUCE, type, reduction, root, count}, send, receive});
 }
 Result ncclBroadcast(const void *send, void *receive, size_t count, int type, int root, Comm *comm, void *) {

@@ -192,9 +192,12 @@ std::string host_options(int count, const char *const *options) {
         bool separate = option == "-D" || option == "-U" || option == "-I" || option == "--include-path" ||
                         option == "--define-macro";
         std::string value = separate && i + 1 < count ? options[++i] : "";
-        if (separate) result += " " + (option[1] == '-' ? (option == "--include-path" ? "-I" : "-D") : option) + quoted(value);
-        else if (option.rfind("--define-macro=", 0) == 0) result += " -D" + quoted(option.substr(15));
-        else if (option.rfind("--include-path=", 0) == 0) result += " -I" + quoted(option.substr(15));
+        if (separate)
+            result += " " + (option[1] == '-' ? (option == "--include-path" ? "-I" : "-D") : option) + quoted(value);
+        else if (option.rfind("--define-macro=", 0) == 0)
+            result += " -D" + quoted(option.substr(15));
+        else if (option.rfind("--include-path=", 0) == 0)
+            result += " -I" + quoted(option.substr(15));
         else if (option.rfind("-D", 0) == 0 || option.rfind("-U", 0) == 0 || option.rfind("-I", 0) == 0)
             result += " " + quoted(option);
     }
@@ -234,7 +237,8 @@ Result compile(Program &program, int count, const char *const *options) {
         return BUILTIN_OPERATION_FAILURE;
     }
     int status;
-    std::string preprocessed = run(compiler + " -x c++ -E -P" + host_options(count, options) + " " + quoted(source), &status);
+    std::string preprocessed =
+        run(compiler + " -x c++ -E -P" + host_options(count, options) + " " + quoted(source), &status);
     std::string unit = "#include \"shim.h\"\nnamespace {\n#include \"" + source +
                        "\"\n}\nextern \"C\" __attribute__((visibility(\"default\")))\n"
                        "const spdflow_emulator_kernel spdflow_emulator_kernels[] = {\n";

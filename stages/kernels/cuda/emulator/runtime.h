@@ -51,14 +51,14 @@ struct Allocation {
     uint32_t number;
 };
 
-bool checking();                                 // SPDFLOW_EMULATOR_CHECK=1
+bool checking(); // SPDFLOW_EMULATOR_CHECK=1
 Result allocate(size_t size, uintptr_t *address);
 Result release(uintptr_t address);
 void memory_info(size_t *free_bytes, size_t *total_bytes);
 bool in_arena(uintptr_t address);
 const Allocation *allocation_at(uintptr_t address); // null outside every live allocation and in red zones
 uint32_t nearest_allocation(uintptr_t address, ptrdiff_t *offset); // for messages: 0 when there is none near
-uint8_t *written_flags(uintptr_t address);       // one byte per byte of device memory, 1 = was written; checking only
+uint8_t *written_flags(uintptr_t address); // one byte per byte of device memory, 1 = was written; checking only
 size_t arena_offset(uintptr_t address);
 size_t arena_size();
 // Whether the bytes lie in one live allocation; if not, says on stderr what `who` did.
@@ -80,7 +80,7 @@ struct Module;
 struct Kernel {
     const spdflow_emulator_kernel *entry;
     Module *module;
-    size_t shared_bytes; // of the arrays that the kernel itself declares
+    size_t shared_bytes;                     // of the arrays that the kernel itself declares
     std::vector<const SharedArray *> shared; // arrays to poison before each block
     size_t dynamic_shared_limit;
 };

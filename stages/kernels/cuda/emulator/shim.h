@@ -64,18 +64,20 @@ template <class To, class From> inline To bits(From value) {
 
 template <class T> inline uint64_t widen(T value) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
-    if constexpr (sizeof(T) == 4) return bits<uint32_t>(value);
-    else return bits<uint64_t>(value);
+    if constexpr (sizeof(T) == 4)
+        return bits<uint32_t>(value);
+    else
+        return bits<uint64_t>(value);
 }
 
 template <class T> inline T narrow(uint64_t value) {
-    if constexpr (sizeof(T) == 4) return bits<T>(uint32_t(value));
-    else return bits<T>(value);
+    if constexpr (sizeof(T) == 4)
+        return bits<T>(uint32_t(value));
+    else
+        return bits<T>(value);
 }
 
-inline unsigned linear_thread() {
-    return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-}
+inline unsigned linear_thread() { return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
 
 template <class T> inline T shuffle(unsigned mask, T value, unsigned source) {
     return narrow<T>(spdflow_emulator_warp(SPDFLOW_SHUFFLE, mask, widen(value), source));
@@ -84,8 +86,12 @@ template <class T> inline T shuffle(unsigned mask, T value, unsigned source) {
 // An unsigned integer of the size of T, on which atomics are done: fibers never pre-empt each other, so that a load and
 // a store are one step, and the checker sees both as atomic.
 template <size_t SIZE> struct WordOf;
-template <> struct WordOf<4> { using Type = uint32_t; };
-template <> struct WordOf<8> { using Type = uint64_t; };
+template <> struct WordOf<4> {
+    using Type = uint32_t;
+};
+template <> struct WordOf<8> {
+    using Type = uint64_t;
+};
 
 template <class T, class Next> inline T atomic(T *address, Next next) {
     using Word = typename WordOf<sizeof(T)>::Type;
@@ -95,7 +101,9 @@ template <class T, class Next> inline T atomic(T *address, Next next) {
     return old;
 }
 
-template <class T> struct Same { using Type = T; }; // keeps the second argument from deciding T
+template <class T> struct Same {
+    using Type = T;
+}; // keeps the second argument from deciding T
 
 } // namespace spdflow_emulator
 
@@ -183,5 +191,4 @@ template <auto KERNEL, class... Arguments> struct Launcher<KERNEL, void (*)(Argu
     }
 };
 } // namespace spdflow_emulator
-#define SPDFLOW_EMULATOR_KERNEL(name, threads)                                                                         \
-    { #name, spdflow_emulator::Launcher<&name, decltype(&name)>::run, threads }
+#define SPDFLOW_EMULATOR_KERNEL(name, threads) {#name, spdflow_emulator::Launcher<&name, decltype(&name)>::run, threads}

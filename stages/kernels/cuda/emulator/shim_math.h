@@ -9,9 +9,15 @@ namespace spdflow_emulator {
 // The few type tools needed, because <utility> costs more to compile than all of this file.
 template <size_t...> struct Indices {};
 template <size_t N, size_t... REST> struct MakeIndices : MakeIndices<N - 1, N - 1, REST...> {};
-template <size_t... ALL> struct MakeIndices<0, ALL...> { using Type = Indices<ALL...>; };
-template <class T> struct RemoveConst { using Type = T; };
-template <class T> struct RemoveConst<const T> { using Type = T; };
+template <size_t... ALL> struct MakeIndices<0, ALL...> {
+    using Type = Indices<ALL...>;
+};
+template <class T> struct RemoveConst {
+    using Type = T;
+};
+template <class T> struct RemoveConst<const T> {
+    using Type = T;
+};
 template <class T> using remove_const_t = typename RemoveConst<T>::Type;
 
 template <class To, class From> inline To cast_bits(From from) {

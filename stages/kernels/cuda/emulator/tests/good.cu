@@ -69,10 +69,10 @@ extern "C" __global__ void warp_wise(const float *x, float *y, unsigned *ballots
 
 // Dynamic shared memory and float4 accesses.
 extern "C" __global__ void reverse4(const float4 *x, float4 *y) {
-    extern __shared__ float4 all[];
-    all[threadIdx.x] = x[threadIdx.x];
+    extern __shared__ float4 quads[];
+    quads[threadIdx.x] = x[threadIdx.x];
     __syncthreads();
-    y[threadIdx.x] = all[blockDim.x - 1 - threadIdx.x];
+    y[threadIdx.x] = quads[blockDim.x - 1 - threadIdx.x];
 }
 
 extern "C" __global__ void counting(const int *x, int *y) {
