@@ -1,108 +1,194 @@
-// What a .cu file sees of CUDA when it is compiled for the CPU.
+// What a .cu file sees when the emulator compiles it as C++: CUDA's keywords, built-in variables, barriers, warp
+// collectives and atomics. Types and arithmetic are in shim_math.h. Included by nvrtc.cpp before the source, which then
+// stands in an unnamed namespace.
 #pragma once
-#include "machine.h"
 
-#ifndef __x86_64__
-#error "the emulator switches fibers with x86-64 instructions"
-#endif
-asm(R"(.text
-.globl machine_switch
-.hidden machine_switch
-machine_switch:
-  pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
-  movq %rsp, (%rdi)
-  movq (%rsi), %rsp
-  popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
-  ret
-)");
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 
-#define __global__
+#include "interface.h"
+
+#define __CUDACC__ 1
+#define __CUDACC_RTC__ 1
+#define __CUDA_ARCH__ 800
+#define SPDFLOW_EMULATOR 1
+
+// A kernel is never inlined into its launcher: the checker's instrumentation would be lost, which the launcher has not.
+#define __global__ __attribute__((noinline))
 #define __device__
 #define __host__
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
-#define __shared__ static thread_local
+#define __align__(n) __attribute__((aligned(n)))
+#define __constant__
+#define __managed__
 
-// Shared memory of a block: made new for every block, with numbers in it that nobody wrote.
-extern "C" void checker_new_shared(void *memory, size_t bytes);
-#define SHARED(type, name, size) \
-    static thread_local struct { \
-        uint64_t block; \
-        char before[120]; /* what lies next to an array is nobody's */ \
-        alignas(16) char bytes[sizeof(type) * (size)]; \
-        char behind[64]; \
-    } name##_memory; \
-    if (name##_memory.block != machine::state.block_number) { \
-        name##_memory.block = machine::state.block_number; \
-        memset(name##_memory.bytes, 0xff, sizeof name##_memory.bytes); \
-        checker_new_shared(name##_memory.bytes, sizeof name##_memory.bytes); \
-    } \
-    type *name = reinterpret_cast<type *>(name##_memory.bytes)
+// Shared variables are static: blocks run one after another. In a section of their own, so that the emulator finds them
+// (except under the address sanitizer, which puts red zones only around variables of the usual sections).
+#ifdef SPDFLOW_EMULATOR_ASAN
+#define __shared__ static
+#else
+#define __shared__ static __attribute__((section(".spdflow_shared")))
+#endif
 
-#define threadIdx (machine::state.current->index)
-#define blockIdx (machine::state.block_index)
-#define blockDim (machine::state.block)
-#define gridDim (machine::state.grid)
+// `SHARED(float, tile, 64)` declares `__shared__ float tile[64]` with red zones, which find accesses through pointers
+// past its end. Without the macro an index past the end is found, a pointer into the neighbouring array is not.
+#define SHARED(type, name, size)                                                                                       \
+    __shared__ struct {                                                                                                \
+        unsigned char before[SPDFLOW_EMULATOR_RED_ZONE];                                                               \
+        alignas(16) type array[size];                                                                                  \
+        alignas(16) unsigned char after[SPDFLOW_EMULATOR_RED_ZONE];                                                    \
+    } spdflow_shared_##name;                                                                                           \
+    auto &name = spdflow_shared_##name.array
+
+#define threadIdx (spdflow_emulator_current.thread_index)
+#define blockIdx (spdflow_emulator_current.block_index)
+#define blockDim (spdflow_emulator_current.block_dim)
+#define gridDim (spdflow_emulator_current.grid_dim)
 #define warpSize 32
 
-struct float2 {
-    float x, y;
-};
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
-struct alignas(16) uint4 {
-    unsigned x, y, z, w;
-};
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+#include "shim_math.h"
 
-inline void __syncthreads() { machine::barrier(); }
-inline void __syncwarp(unsigned mask = machine::EVERYBODY) { machine::exchange(mask, 0, -1); }
+namespace spdflow_emulator {
 
-template <class T> T shuffled(unsigned mask, T value, int source) {
-    static_assert(sizeof(T) <= 8);
-    uint64_t bits = 0;
-    memcpy(&bits, &value, sizeof value);
-    bits = machine::exchange(mask, bits, source);
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-inline int lane() { return machine::state.current->number % 32; }
-// Past either end of the warp a lane keeps its own value, as on a device.
-inline int within(int source) { return source < 0 || source > 31 ? lane() : source; }
-template <class T> T __shfl_sync(unsigned mask, T value, int source) { return shuffled(mask, value, source & 31); }
-template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits) { return shuffled(mask, value, lane() ^ bits); }
-template <class T> T __shfl_down_sync(unsigned mask, T value, int by) { return shuffled(mask, value, within(lane() + by)); }
-template <class T> T __shfl_up_sync(unsigned mask, T value, int by) { return shuffled(mask, value, within(lane() - by)); }
-inline unsigned __ballot_sync(unsigned mask, int predicate) {
-    unsigned result = 0;
-    for (int i = 0; i < 32; i++)
-        if (mask >> i & 1) result |= unsigned(machine::exchange(mask, predicate != 0, i) & 1) << i;
-    return result;
-}
-inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
-
-inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-template <class To, class From> To same_bits(From from) {
-    static_assert(sizeof(To) == sizeof(From));
+template <class To, class From> inline To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From), "as many bits");
     To to;
-    memcpy(&to, &from, sizeof to);
+    __builtin_memcpy(&to, &value, sizeof to);
     return to;
 }
-inline unsigned __float_as_uint(float x) { return same_bits<unsigned>(x); }
-inline float __uint_as_float(unsigned x) { return same_bits<float>(x); }
-inline int __float_as_int(float x) { return same_bits<int>(x); }
-inline float __int_as_float(int x) { return same_bits<float>(x); }
-inline long long __double_as_longlong(double x) { return same_bits<long long>(x); }
-inline double __longlong_as_double(long long x) { return same_bits<double>(x); }
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
-inline float __ldg(const float *from) { return *from; }
-using std::isnan;
-template <class A, class B> auto min(A a, B b) -> decltype(a + b) { return a < b ? a : b; }
-template <class A, class B> auto max(A a, B b) -> decltype(a + b) { return a > b ? a : b; }
+
+template <class T> inline uint64_t widen(T value) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
+    if constexpr (sizeof(T) == 4)
+        return bits<uint32_t>(value);
+    else
+        return bits<uint64_t>(value);
+}
+
+template <class T> inline T narrow(uint64_t value) {
+    if constexpr (sizeof(T) == 4)
+        return bits<T>(uint32_t(value));
+    else
+        return bits<T>(value);
+}
+
+inline unsigned linear_thread() { return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
+
+template <class T> inline T shuffle(unsigned mask, T value, unsigned source) {
+    return narrow<T>(spdflow_emulator_warp(SPDFLOW_SHUFFLE, mask, widen(value), source));
+}
+
+// An unsigned integer of the size of T, on which atomics are done: fibers never pre-empt each other, so that a load and
+// a store are one step, and the checker sees both as atomic.
+template <size_t SIZE> struct WordOf;
+template <> struct WordOf<4> {
+    using Type = uint32_t;
+};
+template <> struct WordOf<8> {
+    using Type = uint64_t;
+};
+
+template <class T, class Next> inline T atomic(T *address, Next next) {
+    using Word = typename WordOf<sizeof(T)>::Type;
+    Word *word = reinterpret_cast<Word *>(address);
+    T old = bits<T>(__atomic_load_n(word, __ATOMIC_RELAXED));
+    __atomic_store_n(word, bits<Word>(T(next(old))), __ATOMIC_RELAXED);
+    return old;
+}
+
+template <class T> struct Same {
+    using Type = T;
+}; // keeps the second argument from deciding T
+
+} // namespace spdflow_emulator
+
+inline void __syncthreads() { spdflow_emulator_barrier(SPDFLOW_BARRIER, 0); }
+inline int __syncthreads_or(int p) { return spdflow_emulator_barrier(SPDFLOW_BARRIER_OR, p); }
+inline int __syncthreads_and(int p) { return spdflow_emulator_barrier(SPDFLOW_BARRIER_AND, p); }
+inline int __syncthreads_count(int p) { return spdflow_emulator_barrier(SPDFLOW_BARRIER_COUNT, p); }
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+inline void __threadfence_system() {}
+inline void __syncwarp(unsigned mask = 0xffffffffu) { spdflow_emulator_warp(SPDFLOW_SYNC, mask, 0, 0); }
+inline void __trap() { spdflow_emulator_trap("__trap()"); }
+inline void __nanosleep(unsigned) {}
+inline long long clock64() { return 0; }
+#define assert(condition) ((condition) ? void() : spdflow_emulator_trap("assertion failed: " #condition))
+
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+    unsigned lane = spdflow_emulator::linear_thread() % 32, group = lane / width * width;
+    return spdflow_emulator::shuffle(mask, value, group + unsigned(source) % width);
+}
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+    unsigned lane = spdflow_emulator::linear_thread() % 32, group = lane / width * width;
+    return spdflow_emulator::shuffle(mask, value, lane - group >= delta ? lane - delta : lane);
+}
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+    unsigned lane = spdflow_emulator::linear_thread() % 32, group = lane / width * width;
+    return spdflow_emulator::shuffle(mask, value, lane + delta < group + width ? lane + delta : lane);
+}
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
+    unsigned lane = spdflow_emulator::linear_thread() % 32, source = lane ^ unsigned(lanes);
+    return spdflow_emulator::shuffle(mask, value, source < lane / width * width + width ? source : lane);
+}
+inline unsigned __ballot_sync(unsigned mask, int p) {
+    return unsigned(spdflow_emulator_warp(SPDFLOW_BALLOT, mask, p != 0, 0));
+}
+inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
+inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, !p) == 0; }
+template <class T> inline unsigned __match_any_sync(unsigned mask, T value) {
+    return unsigned(spdflow_emulator_warp(SPDFLOW_MATCH, mask, spdflow_emulator::widen(value), 0));
+}
+inline unsigned __activemask() { return spdflow_emulator_active_mask(); }
+
+template <class T> using spdflow_same = typename spdflow_emulator::Same<T>::Type;
+template <class T> inline T atomicAdd(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old + v; });
+}
+template <class T> inline T atomicSub(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old - v; });
+}
+template <class T> inline T atomicMax(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old < v ? v : old; });
+}
+template <class T> inline T atomicMin(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return v < old ? v : old; });
+}
+template <class T> inline T atomicAnd(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old & v; });
+}
+template <class T> inline T atomicOr(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old | v; });
+}
+template <class T> inline T atomicXor(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T old) { return old ^ v; });
+}
+template <class T> inline T atomicExch(T *p, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [v](T) { return v; });
+}
+template <class T> inline T atomicCAS(T *p, spdflow_same<T> expected, spdflow_same<T> v) {
+    return spdflow_emulator::atomic(p, [=](T old) { return old == expected ? v : old; });
+}
+inline unsigned atomicInc(unsigned *p, unsigned limit) {
+    return spdflow_emulator::atomic(p, [limit](unsigned old) { return old >= limit ? 0u : old + 1; });
+}
+
+// Calls a kernel with the arguments that cuLaunchKernel was given; not checked, since those lie in the host's memory.
+namespace spdflow_emulator {
+template <auto KERNEL, class Function> struct Launcher;
+template <auto KERNEL, class... Arguments> struct Launcher<KERNEL, void (*)(Arguments...)> {
+    template <size_t... INDEX>
+    __attribute__((no_sanitize("thread", "undefined"))) static void call(void **parameters, Indices<INDEX...>) {
+        KERNEL(*static_cast<remove_const_t<Arguments> *>(parameters[INDEX])...);
+    }
+    __attribute__((no_sanitize("thread", "undefined"))) static void run(void **parameters) {
+        call(parameters, typename MakeIndices<sizeof...(Arguments)>::Type{});
+    }
+};
+} // namespace spdflow_emulator
+#define SPDFLOW_EMULATOR_KERNEL(name, threads) {#name, spdflow_emulator::Launcher<&name, decltype(&name)>::run, threads}
