@@ -1,12 +1,9 @@
 // Watches every access of a kernel to device and shared memory (SPDFLOW_EMULATOR_CHECK=1).
 //
 // Kernels are then compiled with -fsanitize=thread,bounds,alignment, whose hooks are implemented in hooks.cpp instead
-// of by the sanitizers' own libraries; they end in `access`. Shadow memory holds for each 4 bytes who wrote and who
-// read last, with the number of block barriers and warp barriers passed before. Two accesses of one launch to the same
-// bytes, one a write, race unless something orders them: a barrier between threads of a block, nothing between blocks.
+// of by the sanitizers' own libraries; they end in `access`, which looks where the address lies and whether what is
+// read was ever written. races.cpp looks at the order of accesses. What was found is reported here too.
 #include "checker.h"
-
-#include <sys/mman.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -19,22 +16,6 @@ namespace {
 
 constexpr unsigned MOST_FINDINGS = 20;
 
-// Who accessed a cell last.
-struct Access {
-    uint32_t launch; // 0 = nobody
-    uint32_t block, epoch;
-    uint16_t warp_epoch, thread;
-};
-
-struct Cell {
-    Access write, read;
-    uint8_t write_mask, read_mask; // which of the 4 bytes
-    bool write_atomic, read_atomic;
-    bool many_threads, many_warps, many_blocks; // of those that read since `read` was new
-};
-
-Cell *device_cells = nullptr; // zeros are a cell that nobody accessed
-std::vector<Cell> shared_cells;
 std::vector<uint8_t> shared_written; // of the module's section, then of dynamic shared memory
 std::set<std::string> reported;      // in this launch
 unsigned count = 0;
@@ -49,76 +30,11 @@ std::string text(const char *format, ...) {
     return line;
 }
 
-std::string thread_name(uint32_t block, uint32_t thread) {
-    const dim3 &grid = spdflow_emulator_current.grid_dim, &dim = spdflow_emulator_current.block_dim;
-    return text("block (%u,%u,%u) thread (%u,%u,%u)", block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y,
-                thread % dim.x, thread / dim.x % dim.y, thread / dim.x / dim.y);
-}
-
 bool is_builtin(uintptr_t address) {
     return address - reinterpret_cast<uintptr_t>(&spdflow_emulator_current) < sizeof spdflow_emulator_current;
 }
 
-uint16_t running_warp_epoch() { return uint16_t(running.warp_epochs[running.thread / 32]); }
-
 const char *verb(bool write, bool atomic) { return atomic ? "atomic access" : write ? "write" : "read"; }
-
-// Whether an earlier access is ordered before the one that happens now.
-bool ordered(const Access &before, bool shared, bool many_blocks, bool many_threads, bool many_warps) {
-    if (before.launch != running.launch) return true;
-    if (shared && before.block != running.block) return true; // another block's memory
-    if (many_blocks || before.block != running.block) return false;
-    if (before.epoch != running.epoch) return true;
-    if (!many_threads && before.thread == running.thread) return true;
-    return !many_warps && before.thread / 32 == running.thread / 32 && before.warp_epoch != running_warp_epoch();
-}
-
-void race(const Access &before, bool before_write, bool before_atomic, const Memory &memory, bool write, bool atomic,
-          uintptr_t code) {
-    bool same_block = before.block == running.block;
-    finding("race", code,
-            std::string(verb(write, atomic)) + " at " + describe(memory) + " and " + verb(before_write, before_atomic) +
-                " by " + thread_name(before.block, before.thread) +
-                (same_block ? " with no barrier between them" : ", and blocks of a launch have no order"));
-}
-
-void check_cell(Cell &cell, uint8_t mask, const Memory &memory, bool write, bool atomic, uintptr_t code) {
-    bool shared = memory.kind != Memory::DEVICE;
-    if (cell.write_mask & mask && !(cell.write_atomic && atomic) && !ordered(cell.write, shared, false, false, false))
-        race(cell.write, true, cell.write_atomic, memory, write, atomic, code);
-    if (write && cell.read_mask & mask && !(cell.read_atomic && atomic) &&
-        !ordered(cell.read, shared, cell.many_blocks, cell.many_threads, cell.many_warps))
-        race(cell.read, false, cell.read_atomic, memory, write, atomic, code);
-
-    const Access now{running.launch, running.block, running.epoch, running_warp_epoch(), uint16_t(running.thread)};
-    if (write) {
-        cell.write = now;
-        cell.write_mask = mask;
-        cell.write_atomic = atomic;
-        return;
-    }
-    const Access &before = cell.read;
-    bool current = before.launch == now.launch && !(shared && before.block != now.block);
-    // Readers of an earlier epoch of this block are ordered before whatever comes, so they can be forgotten; readers of
-    // other blocks cannot.
-    bool other_blocks = current && (cell.many_blocks || before.block != now.block);
-    bool same_epoch = current && before.block == now.block && before.epoch == now.epoch;
-    cell.many_blocks = other_blocks;
-    cell.many_threads = same_epoch && (cell.many_threads || before.thread != now.thread);
-    cell.many_warps = same_epoch && (cell.many_warps || before.thread / 32 != now.thread / 32);
-    cell.read_atomic = atomic && (!current || cell.read_atomic);
-    cell.read_mask = current ? cell.read_mask | mask : mask;
-    cell.read = now;
-}
-
-void check_cells(Cell *cells, size_t offset, size_t size, const Memory &memory, bool write, bool atomic,
-                 uintptr_t code) {
-    for (size_t at = offset & ~size_t(3); at < offset + size; at += 4) {
-        size_t from = at < offset ? offset - at : 0, to = at + 4 > offset + size ? offset + size - at : 4;
-        uint8_t mask = uint8_t(((1u << to) - 1) & ~((1u << from) - 1));
-        check_cell(cells[at / 4], mask, memory, write, atomic, code);
-    }
-}
 
 void check_written(uint8_t *written, size_t size, const Memory &memory, bool write, bool read, uintptr_t code) {
     if (read) {
@@ -131,16 +47,6 @@ void check_written(uint8_t *written, size_t size, const Memory &memory, bool wri
         memset(written, 1, 4);
     else
         memset(written, 1, size);
-}
-
-void reserve_cells() {
-    void *cells = mmap(nullptr, (device_range.size / 4 + 1) * sizeof(Cell), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cells == MAP_FAILED) {
-        fprintf(stderr, "emulator: cannot reserve shadow memory (SPDFLOW_EMULATOR_MEMORY=BYTES makes it smaller)\n");
-        abort();
-    }
-    device_cells = static_cast<Cell *>(cells);
 }
 
 void check_device(uintptr_t address, size_t size, bool write, bool read, bool atomic, uintptr_t code) {
@@ -161,9 +67,8 @@ void check_device(uintptr_t address, size_t size, bool write, bool read, bool at
         abandon_launch();
     }
     const Memory memory{Memory::DEVICE, allocation->number, allocation->size, ptrdiff_t(offset), nullptr};
-    if (!device_cells) reserve_cells();
     check_written(written_flags(address), size, memory, write, read, code);
-    check_cells(device_cells, address - device_range.start, size, memory, write, atomic, code);
+    check_order(memory, address - device_range.start, size, write, atomic, code);
 }
 
 // Finds the shared array of an address; false when it is no shared memory. `place` is where its shadow is.
@@ -192,6 +97,12 @@ bool find_shared(uintptr_t address, Memory *memory, size_t *place) {
 }
 
 } // namespace
+
+std::string thread_name(uint32_t block, uint32_t thread) {
+    const dim3 &grid = spdflow_emulator_current.grid_dim, &dim = spdflow_emulator_current.block_dim;
+    return text("block (%u,%u,%u) thread (%u,%u,%u)", block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y,
+                thread % dim.x, thread / dim.x % dim.y, thread / dim.x / dim.y);
+}
 
 std::string describe(const Memory &memory) {
     if (memory.kind == Memory::DEVICE)
@@ -222,7 +133,6 @@ void block_started() {
     const Module *module = running.kernel->module;
     size_t bytes = module->shared_end - module->shared_start + running.dynamic_shared_size;
     shared_written.assign(bytes, 0);
-    if (shared_cells.size() < bytes / 4 + 2) shared_cells.resize(bytes / 4 + 2);
 }
 
 void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code) {
@@ -246,7 +156,7 @@ void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code
         abandon_launch();
     }
     check_written(shared_written.data() + place, size, memory, write, read, code);
-    check_cells(shared_cells.data(), place, size, memory, write, atomic, code);
+    check_order(memory, place, size, write, atomic, code);
 }
 
 } // namespace emulator

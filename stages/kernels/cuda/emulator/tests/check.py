@@ -4,6 +4,7 @@ A case is a function: `good_*` has to finish without a word on standard error, a
 `faulty` lists kernels with one mistake each and what has to be said about it.
 """
 
+import ctypes
 import os
 import re
 import subprocess
@@ -16,6 +17,10 @@ from cuda import f32, u32
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEEDS = 20
+
+
+class Range(ctypes.Structure):
+    _fields_ = [("first", ctypes.c_int), ("step", ctypes.c_longlong)]
 
 
 def source(name):
@@ -64,6 +69,26 @@ def good(cuda):
     x, y = cuda.buffer("f", range(256)), cuda.buffer("f", 256)
     cuda.launch(module, "reverse4", (1, 1, 1), (64, 1, 1), x, y, shared=1024)
     equal(y.read(), [float((63 - i // 4) * 4 + i % 4) for i in range(256)])
+
+    data = [i * 7 % 256 for i in range(128)]
+    x, y = cuda.buffer("B", data), cuda.buffer("B", 128)
+    cuda.launch(module, "turns", (2, 1, 1), (64, 1, 1), u32(5), x, y)
+    equal(y.read(), [data[i // 64 * 64 + (i + 5) % 64] for i in range(128)])
+
+    data = [i * 5 % 251 for i in range(64)]
+    x, halves, y = cuda.buffer("B", data), cuda.buffer("H", range(64)), cuda.buffer("I", 16)
+    cuda.launch(module, "parts", (1, 1, 1), (64, 1, 1), x, halves, y)
+    equal(x.read(), [value + 1 for value in data])
+    equal(halves.read(), [i + 1 for i in range(64)])
+    equal(y.read(), [int.from_bytes(bytes(x.read()[4 * i:4 * i + 4]), "little") for i in range(16)])
+
+    y = cuda.buffer("f", 64)
+    cuda.launch(module, "hand_on", (1, 1, 1), (64, 1, 1), y)
+    equal(y.read(), [64.0 + 31.0] * 64)
+
+    y = cuda.buffer("i", 32)
+    cuda.launch(module, "by_value", (1, 1, 1), (32, 1, 1), Range(3, 2), y)
+    equal(y.read(), [sum((3 + 2 * i) * 10 ** (i % 4) for i in range(32))] * 32)
 
     x, y = cuda.buffer("i", range(64)), cuda.buffer("i", 3)
     cuda.launch(module, "counting", (1, 1, 1), (64, 1, 1), x, y)
@@ -127,7 +152,6 @@ def compile_error(cuda):
 
 
 def real_ptx(cuda):
-    import ctypes
     module = ctypes.c_void_p()
     expect(200, lambda: cuda.call("cuModuleLoadData", ctypes.byref(module), b".version 7.0\n"))
 
@@ -135,6 +159,12 @@ def real_ptx(cuda):
 # Kernel: (threads of a block, arguments given the library, error code, what standard error has to match)
 def floats(n):
     return lambda cuda: [cuda.buffer("f", range(n))]
+
+
+def freed(cuda):
+    buffer = cuda.buffer("f", range(64))
+    buffer.free()
+    return [buffer]
 
 
 FAULTY = {
@@ -162,7 +192,15 @@ FAULTY = {
     "bounded": (256, floats(256), 1, r"launch refused: kernel `bounded`: .* more threads than __launch_bounds__\(128\)"),
     "much_shared": (64, floats(64), 1, r"launch refused: .*52000 bytes of static shared memory"),
     "absent_lane": (48, floats(48), 700, r"absent lane: .*reads lane \d+, which does not take part"),
-    "null_pointer": (64, lambda c: [api.ctypes.c_uint64(0)], 700, r"out of bounds: .*null|out of bounds: .*at 0, which is"),
+    "null_pointer": (64, lambda c: [ctypes.c_uint64(0)], 700, r"out of bounds: .*null|out of bounds: .*at 0, which is"),
+    "atomic_and_plain": (64, floats(64), 700, r"race: .*read at allocation 1 .* and atomic access by"),
+    "read_of_another_block": (64, floats(128), 700, r"race: .*allocation 1 .*, and blocks of a launch have no order"),
+    "failing_assertion": (64, floats(64), 700, r"trap: .*thread \(5,0,0\): assertion failed: y\[threadIdx.x\] < 5.0f"),
+    "local_overrun": (1, lambda c: [u32(4), *floats(8)(c)], 700, r"out of bounds: .*index 4 of an array"),
+    "dynamic_overrun": (64, floats(64), 700,
+                        r"out of bounds: .*write of 4 bytes at 0x\w+, which is neither|"
+                        r"out of bounds: .*shared array `dynamic` \(128 bytes\) \+ 128"),
+    "late_write": (64, lambda c: freed(c), 700, r"out of bounds: .*write of 4 bytes"),
     "a block of 1025 threads": (1025, None, 1, r"launch refused: .* more than 1024 threads"),
 }
 
@@ -172,8 +210,9 @@ def faulty(cuda, name):
     module = cuda.compile(source("faulty.cu"))
     kernel = name if arguments else "uninitialised_shared"
     values = (arguments or floats(64))(cuda)
-    grid = (2, 1, 1) if name == "race_of_blocks" else (1, 1, 1)
-    expect(code, lambda: cuda.launch(module, kernel, grid, (block, 1, 1), *values))
+    grid = (2, 1, 1) if "block" in kernel else (1, 1, 1)
+    shared = 128 if name == "dynamic_overrun" else 0
+    expect(code, lambda: cuda.launch(module, kernel, grid, (block, 1, 1), *values, shared=shared))
 
 
 def child(folder, name):
@@ -206,7 +245,8 @@ def main(folder):
                nccl.EXPECTED.get(name)) for name in nccl.CASES]
     failed = 0
     for title, case, variables, pattern in cases:
-        environment = {**os.environ, "SPDFLOW_EMULATOR_CACHE": cache.name, **variables}
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("SPDFLOW_EMULATOR_")}
+        environment = {**mine, "SPDFLOW_EMULATOR_CACHE": cache.name, **variables}
         start = time.time()
         run = subprocess.run([sys.executable, __file__, folder, case], env=environment, capture_output=True, text=True,
                              timeout=60, check=False)

@@ -50,7 +50,7 @@ class Cuda:
     def launch(self, module, name, grid, block, *arguments, shared=0):
         function = ctypes.c_void_p()
         self.call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
-        values = [value if isinstance(value, ctypes._SimpleCData) else POINTER(value.address) for value in arguments]
+        values = [POINTER(value.address) if isinstance(value, Buffer) else value for value in arguments]
         pointers = (ctypes.c_void_p * max(1, len(values)))(
             *[ctypes.cast(ctypes.pointer(value), ctypes.c_void_p) for value in values])
         self.call("cuLaunchKernel", function, *grid, *block, shared, None, pointers, None)
