@@ -55,6 +55,7 @@ bool checking(); // SPDFLOW_EMULATOR_CHECK=1
 Result allocate(size_t size, uintptr_t *address);
 Result release(uintptr_t address);
 void memory_info(size_t *free_bytes, size_t *total_bytes);
+
 // The range of all device memory; the part of memory.cpp that the checker needs at every access.
 struct DeviceRange {
     uintptr_t start;

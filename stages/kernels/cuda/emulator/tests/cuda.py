@@ -20,9 +20,13 @@ class Cuda:
         self.driver = ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_LOCAL)
         self.nvrtc = ctypes.CDLL(os.path.join(folder, "libnvrtc.so.12"))
         self.call("cuInit", 0)
-        context = ctypes.c_void_p()
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-        self.call("cuCtxSetCurrent", context)
+        self.context = ctypes.c_void_p()
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), 0)
+        self.bind()
+
+    def bind(self):
+        """Makes the device usable on the calling thread."""
+        self.call("cuCtxSetCurrent", self.context)
 
     def call(self, name, *arguments):
         code = getattr(self.driver, name)(*arguments)
