@@ -1,12 +1,9 @@
 // Watches every access of a kernel to device and shared memory (SPDFLOW_EMULATOR_CHECK=1).
 //
 // Kernels are then compiled with -fsanitize=thread,bounds,alignment, whose hooks are implemented in hooks.cpp instead
-// of by the sanitizers' own libraries; they end in `access`. Shadow memory holds for each 4 bytes who wrote and who
-// read last, with the number of block barriers and warp barriers passed before. Two accesses of one launch to the same
-// bytes, one a write, race unless something orders them: a barrier between threads of a block, nothing between blocks.
+// of by the sanitizers' own libraries; they end in `access`, which looks where the address lies and whether what is
+// read was ever written. races.cpp looks at the order of accesses. What was found is reported here too.
 #include "checker.h"
-
-#include <sys/mman.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -19,24 +16,6 @@ namespace {
 
 constexpr unsigned MOST_FINDINGS = 20;
 
-// Who accessed a cell last.
-struct Access {
-    uint32_t launch = 0; // 0 = nobody
-    uint32_t block = 0;
-    uint32_t epoch = 0;
-    uint16_t warp_epoch = 0;
-    uint16_t thread = 0;
-};
-
-struct Cell {
-    Access write, read;
-    uint8_t write_mask = 0, read_mask = 0; // which of the 4 bytes
-    bool write_atomic = false, read_atomic = false;
-    bool many_threads = false, many_warps = false, many_blocks = false; // of the readers since `read` began
-};
-
-Cell *device_cells = nullptr;
-std::vector<Cell> shared_cells;
 std::vector<uint8_t> shared_written; // of the module's section, then of dynamic shared memory
 std::set<std::string> reported;      // in this launch
 unsigned count = 0;
@@ -51,94 +30,79 @@ std::string text(const char *format, ...) {
     return line;
 }
 
-std::string thread_name(uint32_t block, uint32_t thread) {
-    const dim3 &grid = spdflow_emulator_current.grid_dim, &dim = spdflow_emulator_current.block_dim;
-    return text("block (%u,%u,%u) thread (%u,%u,%u)", block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y,
-                thread % dim.x, thread / dim.x % dim.y, thread / dim.x / dim.y);
-}
-
 bool is_builtin(uintptr_t address) {
     return address - reinterpret_cast<uintptr_t>(&spdflow_emulator_current) < sizeof spdflow_emulator_current;
 }
 
 const char *verb(bool write, bool atomic) { return atomic ? "atomic access" : write ? "write" : "read"; }
 
-// Whether an earlier access is ordered before the one that happens now.
-bool ordered(const Access &before, bool shared, bool many_blocks, bool many_threads, bool many_warps) {
-    if (before.launch != running_launch()) return true;
-    uint32_t block = running_block(), thread = running_thread();
-    if (shared && before.block != block) return true; // another block's memory
-    if (many_blocks || before.block != block) return false;
-    if (before.epoch != barrier_epoch()) return true;
-    if (!many_threads && before.thread == thread) return true;
-    return !many_warps && before.thread / 32 == thread / 32 && before.warp_epoch != uint16_t(warp_epoch());
-}
-
-void race(const Access &before, bool before_write, bool before_atomic, const Memory &memory, bool write, bool atomic,
-          uintptr_t code) {
-    bool same_block = before.block == running_block();
-    finding("race", code,
-            std::string(verb(write, atomic)) + " at " + describe(memory) + " and " + verb(before_write, before_atomic) +
-                " by " + thread_name(before.block, before.thread) +
-                (same_block ? " with no barrier between them" : ", and blocks of a launch have no order"));
-}
-
-void check_cell(Cell &cell, uint8_t mask, const Memory &memory, bool write, bool atomic, uintptr_t code) {
-    bool shared = memory.kind != Memory::DEVICE;
-    if (cell.write_mask & mask && !(cell.write_atomic && atomic) && !ordered(cell.write, shared, false, false, false))
-        race(cell.write, true, cell.write_atomic, memory, write, atomic, code);
-    if (write && cell.read_mask & mask && !(cell.read_atomic && atomic) &&
-        !ordered(cell.read, shared, cell.many_blocks, cell.many_threads, cell.many_warps))
-        race(cell.read, false, cell.read_atomic, memory, write, atomic, code);
-
-    Access now;
-    now.launch = running_launch();
-    now.block = running_block();
-    now.epoch = barrier_epoch();
-    now.warp_epoch = uint16_t(warp_epoch());
-    now.thread = uint16_t(running_thread());
-    if (write) {
-        cell.write = now;
-        cell.write_mask = mask;
-        cell.write_atomic = atomic;
-        return;
-    }
-    const Access &before = cell.read;
-    bool current = before.launch == now.launch && !(shared && before.block != now.block);
-    // Readers of an earlier epoch of this block are ordered before whatever comes, so they can be forgotten; readers of
-    // other blocks cannot.
-    bool other_blocks = current && (cell.many_blocks || before.block != now.block);
-    bool same_epoch = current && before.block == now.block && before.epoch == now.epoch;
-    cell.many_blocks = other_blocks;
-    cell.many_threads = same_epoch && (cell.many_threads || before.thread != now.thread);
-    cell.many_warps = same_epoch && (cell.many_warps || before.thread / 32 != now.thread / 32);
-    cell.read_atomic = atomic && (!current || cell.read_atomic);
-    cell.read_mask = current ? cell.read_mask | mask : mask;
-    cell.read = now;
-}
-
-void check_cells(Cell *cells, size_t offset, size_t size, const Memory &memory, bool write, bool atomic,
-                 uintptr_t code) {
-    for (size_t at = offset & ~size_t(3); at < offset + size; at += 4) {
-        size_t from = at < offset ? offset - at : 0, to = at + 4 > offset + size ? offset + size - at : 4;
-        uint8_t mask = uint8_t(((1u << to) - 1) & ~((1u << from) - 1));
-        check_cell(cells[at / 4], mask, memory, write, atomic, code);
-    }
-}
-
 void check_written(uint8_t *written, size_t size, const Memory &memory, bool write, bool read, uintptr_t code) {
     if (read) {
-        for (size_t i = 0; i < size; i++) {
-            if (written[i]) continue;
-            finding("uninitialised", code, "read of " + describe(memory) + ", which was never written");
-            break;
-        }
+        uint8_t all = 1;
+        for (size_t i = 0; i < size; i++) all &= written[i];
+        if (!all) finding("uninitialised", code, "read of " + describe(memory) + ", which was never written");
         if (!write) return;
     }
-    memset(written, 1, size);
+    if (size == 4)
+        memset(written, 1, 4);
+    else
+        memset(written, 1, size);
+}
+
+void check_device(uintptr_t address, size_t size, bool write, bool read, bool atomic, uintptr_t code) {
+    const Allocation *allocation = allocation_at(address);
+    const size_t offset = allocation ? address - allocation->start : 0;
+    if (!allocation || size > allocation->size - offset) {
+        ptrdiff_t distance = 0;
+        const uint32_t number = nearest_allocation(address, &distance);
+        const std::string what = text("%s of %zu bytes", verb(write, atomic), size);
+        if (allocation)
+            finding("out of bounds", code,
+                    what + text(" at allocation %u + %zu, which has %zu bytes", allocation->number, offset,
+                                allocation->size));
+        else if (number)
+            finding("out of bounds", code, what + text(" at allocation %u %+zd, outside of it", number, distance));
+        else
+            finding("out of bounds", code, what + text(" at device address %#zx, which is nobody's", size_t(address)));
+        abandon_launch();
+    }
+    const Memory memory{Memory::DEVICE, allocation->number, allocation->size, ptrdiff_t(offset), nullptr};
+    check_written(written_flags(address), size, memory, write, read, code);
+    check_order(memory, address - device_range.start, size, write, atomic, code);
+}
+
+// Finds the shared array of an address; false when it is no shared memory. `place` is where its shadow is.
+bool find_shared(uintptr_t address, Memory *memory, size_t *place) {
+    const Module *module = running.kernel->module;
+    const size_t section = module->shared_end - module->shared_start;
+    *memory = {Memory::SHARED, 0, 0, 0, nullptr};
+    if (address - running.dynamic_shared < running.dynamic_shared_size) {
+        memory->name = "dynamic";
+        memory->size = running.dynamic_shared_size;
+        memory->offset = ptrdiff_t(address - running.dynamic_shared);
+        *place = section + size_t(memory->offset);
+        return true;
+    }
+    if (address - module->shared_start >= section) return false;
+    *place = address - module->shared_start;
+    for (const SharedArray &array : module->shared) {
+        if (address - array.start >= array.size) continue;
+        const size_t red_zone = array.red_zone ? SHARED_RED_ZONE : 0;
+        memory->name = array.name.c_str();
+        memory->size = array.size - 2 * red_zone;
+        memory->offset = ptrdiff_t(address - array.start) - ptrdiff_t(red_zone);
+        break;
+    }
+    return true;
 }
 
 } // namespace
+
+std::string thread_name(uint32_t block, uint32_t thread) {
+    const dim3 &grid = spdflow_emulator_current.grid_dim, &dim = spdflow_emulator_current.block_dim;
+    return text("block (%u,%u,%u) thread (%u,%u,%u)", block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y,
+                thread % dim.x, thread / dim.x % dim.y, thread / dim.x / dim.y);
+}
 
 std::string describe(const Memory &memory) {
     if (memory.kind == Memory::DEVICE)
@@ -147,7 +111,7 @@ std::string describe(const Memory &memory) {
 }
 
 void finding(const char *kind, uintptr_t code, const std::string &what) {
-    const Kernel *kernel = running_kernel();
+    const Kernel *kernel = running.kernel;
     // One line for each wrong statement, not one for each thread that runs it.
     std::string place = code ? source_line(kernel->module, code) : "";
     if (!reported.insert(kind + (place.empty() ? what : place)).second) return;
@@ -166,70 +130,20 @@ void start_findings() {
 }
 
 void block_started() {
-    const Module *module = running_kernel()->module;
-    size_t bytes = module->shared_end - module->shared_start + dynamic_shared_size();
+    const Module *module = running.kernel->module;
+    size_t bytes = module->shared_end - module->shared_start + running.dynamic_shared_size;
     shared_written.assign(bytes, 0);
-    if (shared_cells.size() < bytes / 4 + 2) shared_cells.resize(bytes / 4 + 2);
 }
 
 void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code) {
-    if (on_fiber_stack(address)) return;
-    const Kernel *kernel = running_kernel();
-    if (!kernel) return;
-    bool write = access_kind & WRITE, read = access_kind & READ, atomic = access_kind & ATOMIC;
-    if (in_arena(address)) {
-        const Allocation *allocation = allocation_at(address);
-        if (!allocation || size > allocation->size - (address - allocation->start)) {
-            ptrdiff_t offset = 0;
-            uint32_t number = nearest_allocation(address, &offset);
-            finding("out of bounds", code,
-                    text("%s of %zu bytes", verb(write, atomic), size) +
-                        (allocation ? text(" at allocation %u + %zu, which has %zu bytes", allocation->number,
-                                           size_t(address - allocation->start), allocation->size)
-                         : number   ? text(" at allocation %u %+zd, outside of it", number, offset)
-                                    : text(" at device address %#zx, where nothing is allocated", size_t(address))));
-            abandon_launch();
-        }
-        Memory memory{Memory::DEVICE, allocation->number, allocation->size, ptrdiff_t(address - allocation->start),
-                      nullptr};
-        if (!device_cells) {
-            void *cells = mmap(nullptr, (arena_size() / 4 + 1) * sizeof(Cell), PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (cells == MAP_FAILED) {
-                fprintf(stderr,
-                        "emulator: cannot reserve shadow memory (SPDFLOW_EMULATOR_MEMORY=BYTES makes it smaller)\n");
-                abort();
-            }
-            device_cells = static_cast<Cell *>(cells);
-        }
-        check_written(written_flags(address), size, memory, write, read, code);
-        check_cells(device_cells, arena_offset(address), size, memory, write, atomic, code);
-        return;
-    }
-    const Module *module = kernel->module;
-    size_t section = module->shared_end - module->shared_start;
-    Memory memory{Memory::SHARED, 0, 0, 0, nullptr};
-    size_t offset;
-    if (address - module->shared_start < section) {
-        for (const SharedArray &array : module->shared) {
-            if (address - array.start >= array.size) continue;
-            memory.name = array.name.c_str();
-            memory.size = array.size;
-            memory.offset = ptrdiff_t(address - array.start);
-            if (array.red_zone) {
-                memory.size -= 2 * SHARED_RED_ZONE;
-                memory.offset -= ptrdiff_t(SHARED_RED_ZONE);
-            }
-        }
-        offset = address - module->shared_start;
-    } else if (address - dynamic_shared_start() < dynamic_shared_size()) {
-        memory.name = "dynamic";
-        memory.size = dynamic_shared_size();
-        memory.offset = ptrdiff_t(address - dynamic_shared_start());
-        offset = section + size_t(memory.offset);
-    } else if (address - module->start < module->end - module->start || is_builtin(address)) {
-        return; // constants and variables of the module, the built-in variables
-    } else {
+    if (is_builtin(address) || address - running.stacks < running.stacks_size || !running.kernel) return;
+    const bool write = access_kind & WRITE, read = access_kind & READ, atomic = access_kind & ATOMIC;
+    if (in_arena(address)) return check_device(address, size, write, read, atomic, code);
+    Memory memory;
+    size_t place;
+    if (!find_shared(address, &memory, &place)) {
+        const Module *module = running.kernel->module;
+        if (address - module->start < module->end - module->start) return; // its constants and variables
         finding("out of bounds", code,
                 text("%s of %zu bytes at %#zx, which is neither device nor shared memory", verb(write, atomic), size,
                      size_t(address)));
@@ -238,11 +152,11 @@ void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code
     if (memory.offset < 0 || size_t(memory.offset) + size > memory.size) {
         finding("out of bounds", code,
                 text("%s of %zu bytes", verb(write, atomic), size) +
-                    (!memory.name ? " between shared arrays" : " at " + describe(memory)));
+                    (memory.name ? " at " + describe(memory) : " between shared arrays"));
         abandon_launch();
     }
-    check_written(shared_written.data() + offset, size, memory, write, read, code);
-    check_cells(shared_cells.data(), offset, size, memory, write, atomic, code);
+    check_written(shared_written.data() + place, size, memory, write, read, code);
+    check_order(memory, place, size, write, atomic, code);
 }
 
 } // namespace emulator

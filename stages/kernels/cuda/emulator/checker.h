@@ -1,4 +1,4 @@
-// What hooks.cpp calls in checker.cpp.
+// What hooks.cpp, checker.cpp and races.cpp share.
 #pragma once
 
 #include "runtime.h"
@@ -17,6 +17,11 @@ struct Memory {
 };
 
 std::string describe(const Memory &memory);
+std::string thread_name(uint32_t block, uint32_t thread);
+
+// races.cpp: whether an access races with earlier ones; `place` is its offset in device memory or among the shared.
+constexpr size_t MOST_SHADOWED_SHARED = size_t(64) << 20; // all shared arrays of a module, and the dynamic ones
+void check_order(const Memory &memory, size_t place, size_t size, bool write, bool atomic, uintptr_t code);
 
 // Checks one access of the running thread; `code` is where in the kernel it happens.
 void access(uintptr_t address, size_t size, unsigned access_kind, uintptr_t code);

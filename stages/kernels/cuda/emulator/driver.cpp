@@ -66,11 +66,16 @@ int device_count() {
     return count;
 }
 
+// What touches memory or kernels needs a context on the calling thread: a thread that has not called cuCtxSetCurrent
+// (bind_to_thread in cudarc) gets an error, as it does of the real driver.
+bool no_context() { return current_device < 0; }
+
 struct Locked {
     std::lock_guard<std::recursive_mutex> lock{device_lock()};
 };
 
 Result make_handle(Handle *handle, char kind) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     next_handle += 16;
     *handle = reinterpret_cast<Handle>(next_handle);
@@ -91,6 +96,7 @@ void mark_written(uintptr_t address, size_t size) {
 }
 
 Result copy_in(DevicePointer to, const void *from, size_t size) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (!check_range(to, size, "copy from the host")) return INVALID_VALUE;
     if (size) memcpy(reinterpret_cast<void *>(to), from, size);
@@ -99,6 +105,7 @@ Result copy_in(DevicePointer to, const void *from, size_t size) {
 }
 
 Result copy_out(void *to, DevicePointer from, size_t size) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (!check_range(from, size, "copy to the host")) return INVALID_VALUE;
     if (size) memcpy(to, reinterpret_cast<void *>(from), size);
@@ -106,6 +113,7 @@ Result copy_out(void *to, DevicePointer from, size_t size) {
 }
 
 Result copy_across(DevicePointer to, DevicePointer from, size_t size) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (!check_range(to, size, "copy into device memory") || !check_range(from, size, "copy from device memory"))
         return INVALID_VALUE;
@@ -116,6 +124,7 @@ Result copy_across(DevicePointer to, DevicePointer from, size_t size) {
 }
 
 template <class T> Result fill(DevicePointer to, T value, size_t count) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (to % sizeof(T)) return INVALID_VALUE;
     if (!check_range(to, count * sizeof(T), "memset")) return INVALID_VALUE;
@@ -253,7 +262,7 @@ Result cuCtxGetDevice(int *device) {
     if (current_device < 0) return INVALID_CONTEXT;
     return *device = current_device, SUCCESS;
 }
-Result cuCtxSynchronize() { return SUCCESS; }
+Result cuCtxSynchronize() { return no_context() ? INVALID_CONTEXT : SUCCESS; }
 
 // Streams and events
 // ---------------------------------------------------------------------------------------------------
@@ -275,6 +284,7 @@ Result cuEventElapsedTime(float *milliseconds, Handle, Handle) { return *millise
 // ---------------------------------------------------------------------------------------------------------------
 
 Result cuMemAlloc_v2(DevicePointer *pointer, size_t size) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     uintptr_t address = 0;
     Result result = allocate(size, &address);
@@ -286,11 +296,13 @@ Result cuMemAllocFromPoolAsync(DevicePointer *pointer, size_t size, Handle, Hand
     return cuMemAlloc_v2(pointer, size);
 }
 Result cuMemFree_v2(DevicePointer pointer) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     return release(pointer);
 }
 Result cuMemFreeAsync(DevicePointer pointer, Handle) { return cuMemFree_v2(pointer); }
 Result cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     return memory_info(free_bytes, total_bytes), SUCCESS;
 }
@@ -331,6 +343,7 @@ Result cuMemsetD32Async(DevicePointer to, unsigned value, size_t count, Handle) 
 // -------------------------------------------------------------------------------------------------
 
 Result cuModuleLoadData(Module **module, const void *image) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     Result result = load_module(static_cast<const char *>(image), module);
     if (result == SUCCESS) modules.insert(*module);
@@ -346,11 +359,13 @@ Result cuModuleLoad(Module **module, const char *path) {
     return cuModuleLoadData(module, image.c_str());
 }
 Result cuModuleUnload(Module *module) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (!modules.erase(module)) return INVALID_HANDLE;
     return unload_module(module);
 }
 Result cuModuleGetFunction(Kernel **function, Module *module, const char *name) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
     if (!modules.count(module)) return INVALID_HANDLE;
     for (Kernel *kernel : module->kernels)
@@ -384,8 +399,8 @@ Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, Kernel 
 
 Result cuLaunchKernel(Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                       unsigned block_y, unsigned block_z, unsigned dynamic_shared, Handle, void **parameters, void **) {
+    if (no_context()) return INVALID_CONTEXT;
     Locked locked;
-    if (current_device < 0) return INVALID_CONTEXT;
     return launch(kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, parameters);
 }
 
@@ -403,7 +418,7 @@ static const struct {
     {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "the emulator runs only what its own libnvrtc compiled"},
-    {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "no context is current on this thread"},
     {FILE_NOT_FOUND, "CUDA_ERROR_FILE_NOT_FOUND", "file not found"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},

@@ -18,120 +18,143 @@ extern "C" void __asan_unpoison_memory_region(const void *, size_t) __attribute_
 spdflow_emulator_builtins spdflow_emulator_current;
 
 namespace emulator {
+
+Running running;
+
 namespace {
 
 constexpr size_t STACK_BYTES = 256 << 10;
 constexpr size_t GUARD_BYTES = 4096;
 constexpr unsigned WARP = 32;
+constexpr unsigned QUEUE = MAX_THREADS; // each thread is in it at most once
 
 struct Fiber {
     void *stack_pointer;
     char *stack;
 };
 
-enum class State : uint8_t { READY, RUNNING, AT_BARRIER, IN_WARP, EXITED };
+enum class State : uint8_t { NEW, READY, RUNNING, AT_BARRIER, IN_WARP, EXITED };
 
+// A thread that waits or has waited; of others only the state counts.
 struct Thread {
-    uint3 index;
-    State state;
-    Fiber *fiber; // null until it first waits
+    Fiber *fiber;
     int barrier_kind, predicate;
     int warp_kind;
     unsigned mask, source;
     uint64_t value, result;
 };
 
+// Static and never destroyed, since host threads may run when the process ends.
 struct Machine {
     Fiber fibers[MAX_THREADS + 1];
-    char *stacks = nullptr;
-    std::vector<Fiber *> free_fibers;
-    void *scheduler = nullptr; // the host's own stack
-    Fiber *running_fiber = nullptr;
+    Fiber *free_fibers[MAX_THREADS + 1];
+    unsigned free_count;
+    void *scheduler; // the host's own stack
+    Fiber *running_fiber;
     Thread threads[MAX_THREADS];
-    Thread *current = nullptr;
-    Thread *handed_over = nullptr; // the thread that a freshly entered fiber runs first
-    unsigned count = 0, exited = 0, at_barrier = 0;
-    unsigned ready[2 * MAX_THREADS]; // a queue; each thread is in it at most once
-    unsigned ready_head = 0, ready_tail = 0;
-    uint32_t epoch = 0, warp_epochs[MAX_THREADS / WARP];
-    bool abandoned = false;
-    uint64_t seed = 0, random = 1;
-    Kernel *kernel = nullptr;
-    void **parameters = nullptr;
-    uint32_t launch = 0, block = 0;
-    std::vector<char> dynamic_shared;
-    uintptr_t dynamic_start = 0;
-    size_t dynamic_size = 0;
-};
+    State states[MAX_THREADS];
+    unsigned handed_over; // the thread that a freshly entered fiber runs first, + 1
+    unsigned count, exited, at_barrier, in_warp;
+    // Threads that have not begun come in the order first, first + stride, .. (modulo count).
+    unsigned begun, first, stride;
+    unsigned ready[QUEUE], ready_head, ready_tail; // threads that may go on after a wait
+    uint32_t warp_waiting[MAX_THREADS / WARP], warp_live[MAX_THREADS / WARP];
+    bool abandoned;
+    uint64_t seed, random;
+    Kernel *kernel;
+    void **parameters;
+    char *dynamic_shared;
+    size_t dynamic_capacity;
+} machine;
 
-Machine &machine() {
-    static Machine *the_machine = new Machine;
-    return *the_machine;
+constexpr unsigned NOBODY = ~0u;
+
+uint64_t draw() { // xorshift64
+    uint64_t &random = machine.random;
+    random ^= random << 13;
+    random ^= random >> 7;
+    random ^= random << 17;
+    return random;
 }
 
-uint64_t draw(Machine &m) { // xorshift64
-    m.random ^= m.random << 13;
-    m.random ^= m.random >> 7;
-    m.random ^= m.random << 17;
-    return m.random;
+uint3 index_of(unsigned thread) {
+    const dim3 &dim = spdflow_emulator_current.block_dim;
+    if (dim.y == 1 && dim.z == 1) return {thread, 0, 0};
+    return {thread % dim.x, thread / dim.x % dim.y, thread / dim.x / dim.y};
 }
 
-void make_ready(Machine &m, Thread *thread) {
-    thread->state = State::READY;
-    m.ready[m.ready_tail++ % (2 * MAX_THREADS)] = unsigned(thread - m.threads);
+void make_ready(unsigned thread) {
+    machine.states[thread] = State::READY;
+    machine.ready[machine.ready_tail++ % QUEUE] = thread;
 }
 
-Thread *next_ready(Machine &m) {
-    if (m.ready_head == m.ready_tail) return nullptr;
-    unsigned &first = m.ready[m.ready_head % (2 * MAX_THREADS)];
-    if (m.seed) {
-        unsigned &other = m.ready[(m.ready_head + draw(m) % (m.ready_tail - m.ready_head)) % (2 * MAX_THREADS)];
-        std::swap(first, other);
+// The thread to run next: with a seed now one that waited, now a new one, otherwise the new ones first.
+unsigned next_ready() {
+    Machine &m = machine;
+    unsigned waiting = m.ready_tail - m.ready_head;
+    if (m.begun < m.count && !(m.seed && waiting && draw() & 1)) {
+        if (!m.seed) return m.begun++;
+        return unsigned((m.first + uint64_t(m.begun++) * m.stride) % m.count);
     }
+    if (!waiting) return NOBODY;
+    unsigned &first = m.ready[m.ready_head % QUEUE];
+    if (m.seed) std::swap(first, m.ready[(m.ready_head + draw() % waiting) % QUEUE]);
     m.ready_head++;
-    return &m.threads[first];
+    return first;
 }
 
-void enter(Machine &m, Thread *thread) {
-    thread->state = State::RUNNING;
-    m.current = thread;
-    spdflow_emulator_current.thread_index = thread->index;
+void enter(unsigned thread) {
+    spdflow_emulator_current.thread_index = index_of(thread);
+    running.thread = thread;
 }
 
-void switch_to(Machine &m, Fiber *fiber) {
-    Fiber *from = m.running_fiber;
-    m.running_fiber = fiber;
+void switch_to(Fiber *fiber) {
+    Fiber *from = machine.running_fiber;
+    machine.running_fiber = fiber;
     spdflow_emulator_switch(&from->stack_pointer, fiber->stack_pointer);
 }
 
-void to_scheduler(Machine &m) {
-    Fiber *from = m.running_fiber;
-    m.running_fiber = nullptr;
-    spdflow_emulator_switch(&from->stack_pointer, m.scheduler);
+void to_scheduler() {
+    Fiber *from = machine.running_fiber;
+    machine.running_fiber = nullptr;
+    spdflow_emulator_switch(&from->stack_pointer, machine.scheduler);
 }
 
-void thread_exits(Machine &m);
+void open_barrier();
+void open_warp(unsigned warp, unsigned mask);
+
+void exit_thread() {
+    Machine &m = machine;
+    const unsigned thread = running.thread, warp = thread / WARP;
+    m.states[thread] = State::EXITED;
+    m.warp_live[warp] &= ~(1u << thread % WARP);
+    m.exited++;
+    // Others may have waited for this thread only.
+    if (m.in_warp)
+        for (unsigned lane = 0; lane < WARP; lane++)
+            if (m.warp_waiting[warp] >> lane & 1) open_warp(warp, m.threads[warp * WARP + lane].mask);
+    if (m.at_barrier) open_barrier();
+}
 
 // What every fiber runs: threads, until one is resumed that waits on a fiber of its own.
 void fiber_main() {
-    Machine &m = machine();
+    Machine &m = machine;
     for (;;) {
-        Thread *thread = m.handed_over ? m.handed_over : next_ready(m);
-        m.handed_over = nullptr;
-        if (!thread) {
-            m.free_fibers.push_back(m.running_fiber);
-            to_scheduler(m);
-        } else if (thread->fiber) {
-            m.free_fibers.push_back(m.running_fiber);
-            enter(m, thread);
-            switch_to(m, thread->fiber);
-        } else {
-            enter(m, thread);
-            thread->fiber = m.running_fiber;
+        unsigned thread = m.handed_over ? m.handed_over - 1 : next_ready();
+        m.handed_over = 0;
+        if (thread == NOBODY) {
+            m.free_fibers[m.free_count++] = m.running_fiber;
+            to_scheduler();
+        } else if (m.states[thread] == State::NEW) {
+            enter(thread);
+            m.states[thread] = State::RUNNING;
             m.kernel->entry->run(m.parameters);
-            // The thread may have waited, and is then back on the same fiber.
-            thread->fiber = nullptr;
-            thread_exits(m);
+            exit_thread();
+        } else {
+            m.free_fibers[m.free_count++] = m.running_fiber;
+            enter(thread);
+            m.states[thread] = State::RUNNING;
+            switch_to(m.threads[thread].fiber);
         }
     }
 }
@@ -141,206 +164,207 @@ void prepare(Fiber *fiber) {
     fiber->stack_pointer = new_context(fiber->stack + STACK_BYTES, fiber_main);
 }
 
-void prepare_all(Machine &m) {
-    if (!m.stacks) {
+void prepare_all() {
+    Machine &m = machine;
+    if (!running.stacks) {
         size_t stride = STACK_BYTES + GUARD_BYTES;
-        void *memory = mmap(nullptr, stride * (MAX_THREADS + 1), PROT_READ | PROT_WRITE,
+        running.stacks_size = stride * (MAX_THREADS + 1);
+        void *memory = mmap(nullptr, running.stacks_size, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) {
             fprintf(stderr, "emulator: cannot reserve stacks\n");
             abort();
         }
-        m.stacks = static_cast<char *>(memory);
+        running.stacks = reinterpret_cast<uintptr_t>(memory);
         for (size_t i = 0; i <= MAX_THREADS; i++) {
-            mprotect(m.stacks + i * stride, GUARD_BYTES, PROT_NONE); // an overflowing stack faults
-            m.fibers[i].stack = m.stacks + i * stride + GUARD_BYTES;
+            char *guard = static_cast<char *>(memory) + i * stride;
+            mprotect(guard, GUARD_BYTES, PROT_NONE); // an overflowing stack faults
+            m.fibers[i].stack = guard + GUARD_BYTES;
         }
     }
-    m.free_fibers.clear();
+    m.free_count = m.handed_over = 0;
     for (size_t i = MAX_THREADS + 1; i-- > 0;) {
         prepare(&m.fibers[i]);
-        m.free_fibers.push_back(&m.fibers[i]);
+        m.free_fibers[m.free_count++] = &m.fibers[i];
     }
 }
 
 // Gives the processor away until somebody makes this thread ready again.
-void wait(Machine &m) {
-    Thread *me = m.current, *next = next_ready(m);
-    if (next == me) {
-        enter(m, me);
-    } else if (!next) {
-        to_scheduler(m);
-    } else if (next->fiber) {
-        enter(m, next);
-        switch_to(m, next->fiber);
+void wait() {
+    Machine &m = machine;
+    const unsigned me = running.thread, next = next_ready();
+    m.threads[me].fiber = m.running_fiber;
+    if (next == NOBODY) {
+        to_scheduler();
+    } else if (m.states[next] == State::NEW) {
+        m.handed_over = next + 1;
+        switch_to(m.free_fibers[--m.free_count]);
     } else {
-        Fiber *fiber = m.free_fibers.back();
-        m.free_fibers.pop_back();
-        m.handed_over = next;
-        switch_to(m, fiber);
+        enter(next);
+        m.states[next] = State::RUNNING;
+        if (next != me) switch_to(m.threads[next].fiber);
     }
 }
 
-std::string name_of(const Thread *thread) {
-    char text[64];
-    snprintf(text, sizeof text, "(%u,%u,%u)", thread->index.x, thread->index.y, thread->index.z);
-    return text;
+std::string name_of(unsigned thread) {
+    const uint3 index = index_of(thread);
+    return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," + std::to_string(index.z) + ")";
+}
+
+// Reports on behalf of a thread that is not the one that runs.
+void finding_of(unsigned thread, const char *kind, const std::string &what) {
+    const uint3 current = spdflow_emulator_current.thread_index;
+    spdflow_emulator_current.thread_index = index_of(thread);
+    finding(kind, 0, what);
+    spdflow_emulator_current.thread_index = current;
 }
 
 // Called when somebody arrives or exits: opens the barrier once every thread that lives stands at it.
-void open_barrier(Machine &m) {
+void open_barrier() {
+    Machine &m = machine;
     if (m.at_barrier == 0 || m.at_barrier + m.exited < m.count) return;
     if (m.exited) { // hardware would pass, but the program is wrong by the CUDA guide
         finding("divergent barrier", 0,
                 std::to_string(m.at_barrier) + " threads wait at a block barrier that " + std::to_string(m.exited) +
                     " threads of the block never reached because they returned");
     }
-    int any = 0, all = 1, total = 0;
-    for (unsigned i = 0; i < m.count; i++) {
-        const Thread &thread = m.threads[i];
-        if (thread.state != State::AT_BARRIER) continue;
-        any |= thread.predicate != 0;
-        all &= thread.predicate != 0;
-        total += thread.predicate != 0;
-    }
+    int total = 0;
+    for (unsigned i = 0; i < m.count; i++)
+        if (m.states[i] == State::AT_BARRIER) total += m.threads[i].predicate != 0;
+    const int any = total != 0, all = unsigned(total) == m.at_barrier;
     m.at_barrier = 0;
-    m.epoch++;
+    running.epoch++;
     for (unsigned i = 0; i < m.count; i++) {
-        Thread &thread = m.threads[i];
-        if (thread.state != State::AT_BARRIER) continue;
-        thread.result = uint64_t(thread.barrier_kind == SPDFLOW_BARRIER_OR      ? any
-                                 : thread.barrier_kind == SPDFLOW_BARRIER_AND   ? all
-                                 : thread.barrier_kind == SPDFLOW_BARRIER_COUNT ? total
-                                                                                : 0);
-        make_ready(m, &thread);
+        if (m.states[i] != State::AT_BARRIER) continue;
+        const int kind = m.threads[i].barrier_kind;
+        m.threads[i].result = uint64_t(kind == SPDFLOW_BARRIER_OR      ? any
+                                       : kind == SPDFLOW_BARRIER_AND   ? all
+                                       : kind == SPDFLOW_BARRIER_COUNT ? total
+                                                                       : 0);
+        make_ready(i);
     }
 }
 
-unsigned lane_of(const Machine &m, const Thread *thread) { return unsigned(thread - m.threads) % WARP; }
-
-// Opens the meeting of the lanes in `mask` of the warp that begins at thread `first`, once all that live are there.
-void open_warp(Machine &m, unsigned first, unsigned mask) {
-    unsigned present = 0;
-    int kind = -1;
-    for (unsigned lane = 0; lane < WARP && first + lane < m.count; lane++) {
-        const Thread &thread = m.threads[first + lane];
-        if (!(mask >> lane & 1) || thread.state == State::EXITED) continue;
-        if (thread.state != State::IN_WARP || thread.mask != mask) return;
-        if (kind >= 0 && thread.warp_kind != kind) return;
-        kind = thread.warp_kind;
-        present |= 1u << lane;
-    }
-    if (kind < 0) return;
+// Opens the meeting of the lanes in `mask`, once all of them that live are there.
+void open_warp(unsigned warp, unsigned mask) {
+    Machine &m = machine;
+    const unsigned present = mask & m.warp_live[warp];
+    if (!present || (m.warp_waiting[warp] & present) != present) return;
+    Thread *lanes = m.threads + warp * WARP;
+    const int kind = lanes[__builtin_ctz(present)].warp_kind;
     unsigned ballot = 0;
-    for (unsigned lane = 0; lane < WARP; lane++)
-        if (present >> lane & 1 && m.threads[first + lane].value) ballot |= 1u << lane;
-    for (unsigned lane = 0; lane < WARP; lane++) {
-        if (!(present >> lane & 1)) continue;
-        Thread &thread = m.threads[first + lane];
-        if (kind == SPDFLOW_BALLOT) {
-            thread.result = ballot;
-        } else if (kind == SPDFLOW_MATCH) {
-            thread.result = 0;
+    for (unsigned left = present; left; left &= left - 1) {
+        const unsigned lane = unsigned(__builtin_ctz(left));
+        if (lanes[lane].mask != mask || lanes[lane].warp_kind != kind) return;
+        if (lanes[lane].value) ballot |= 1u << lane;
+    }
+    for (unsigned left = present; left; left &= left - 1) {
+        const unsigned lane = unsigned(__builtin_ctz(left)), source = lanes[lane].source;
+        uint64_t &result = lanes[lane].result;
+        switch (kind) {
+        case SPDFLOW_BALLOT: result = ballot; break;
+        case SPDFLOW_MATCH:
+            result = 0;
             for (unsigned other = 0; other < WARP; other++)
-                if (present >> other & 1 && m.threads[first + other].value == thread.value)
-                    thread.result |= 1ull << other;
-        } else if (kind == SPDFLOW_SHUFFLE) {
-            thread.result = ~uint64_t(0); // NaN, what an absent lane holds is undefined
-            if (thread.source < WARP && present >> thread.source & 1) {
-                thread.result = m.threads[first + thread.source].value;
-            } else {
-                spdflow_emulator_current.thread_index = thread.index;
-                finding("absent lane", 0,
-                        "a shuffle reads lane " + std::to_string(thread.source) + ", which does not take part");
-                spdflow_emulator_current.thread_index = m.current->index;
+                if (present >> other & 1 && lanes[other].value == lanes[lane].value) result |= 1ull << other;
+            break;
+        case SPDFLOW_SHUFFLE:
+            if (source < WARP && present >> source & 1) {
+                result = lanes[source].value;
+                break;
             }
+            result = ~uint64_t(0); // NaN: what an absent lane holds is undefined
+            finding_of(warp * WARP + lane, "absent lane",
+                       "a shuffle reads lane " + std::to_string(source) + ", which does not take part");
+            break;
+        default: break;
         }
     }
-    if (kind == SPDFLOW_SYNC) m.warp_epochs[first / WARP]++;
-    for (unsigned lane = 0; lane < WARP; lane++)
-        if (present >> lane & 1) make_ready(m, &m.threads[first + lane]);
+    if (kind == SPDFLOW_SYNC) running.warp_epochs[warp]++;
+    m.warp_waiting[warp] &= ~present;
+    m.in_warp -= unsigned(__builtin_popcount(present));
+    for (unsigned left = present; left; left &= left - 1) make_ready(warp * WARP + unsigned(__builtin_ctz(left)));
 }
 
-void thread_exits(Machine &m) {
-    m.current->state = State::EXITED;
-    m.exited++;
-    // Others may have waited for this thread only.
-    unsigned first = unsigned(m.current - m.threads) / WARP * WARP;
-    for (unsigned lane = 0; lane < WARP && first + lane < m.count; lane++)
-        if (m.threads[first + lane].state == State::IN_WARP) open_warp(m, first, m.threads[first + lane].mask);
-    open_barrier(m);
-}
-
-void report_deadlock(Machine &m) {
-    const Thread *at_barrier = nullptr, *in_warp = nullptr;
-    unsigned warps = 0;
-    for (unsigned i = 0; i < m.count; i++) {
-        const Thread &thread = m.threads[i];
-        if (thread.state == State::AT_BARRIER && !at_barrier) at_barrier = &thread;
-        if (thread.state != State::IN_WARP) continue;
-        if (!in_warp) in_warp = &thread;
-        warps++;
+void report_deadlock() {
+    const Machine &m = machine;
+    unsigned at_barrier = NOBODY, in_warp = NOBODY;
+    for (unsigned i = m.count; i-- > 0;) {
+        if (m.states[i] == State::AT_BARRIER) at_barrier = i;
+        if (m.states[i] == State::IN_WARP) in_warp = i;
     }
     std::string what = "nobody can go on:";
-    if (at_barrier)
+    if (at_barrier != NOBODY)
         what +=
             " " + std::to_string(m.at_barrier) + " threads (first " + name_of(at_barrier) + ") wait at a block barrier";
-    if (in_warp) {
+    if (in_warp != NOBODY) {
         char mask[16];
-        snprintf(mask, sizeof mask, "%08x", in_warp->mask);
-        what += std::string(at_barrier ? " and " : " ") + std::to_string(warps) + " threads (first " +
+        snprintf(mask, sizeof mask, "%08x", m.threads[in_warp].mask);
+        what += std::string(at_barrier != NOBODY ? " and " : " ") + std::to_string(m.in_warp) + " threads (first " +
                 name_of(in_warp) + ") at a warp collective of lanes 0x" + mask;
     }
     if (m.exited) what += "; " + std::to_string(m.exited) + " threads have returned";
-    spdflow_emulator_current.thread_index = (at_barrier ? at_barrier : in_warp)->index;
-    finding("divergent barrier", 0, what);
+    finding_of(at_barrier != NOBODY ? at_barrier : in_warp, "divergent barrier", what);
 }
 
+unsigned greatest_common_divisor(unsigned a, unsigned b) { return b ? greatest_common_divisor(b, a % b) : a; }
+
 // Runs the block that spdflow_emulator_current names; false when the launch has to end.
-bool run_block(Machine &m) {
-    const dim3 &dim = spdflow_emulator_current.block_dim;
-    m.exited = m.at_barrier = m.ready_head = m.ready_tail = 0;
-    m.epoch = 0;
-    unsigned i = 0;
-    for (unsigned z = 0; z < dim.z; z++)
-        for (unsigned y = 0; y < dim.y; y++)
-            for (unsigned x = 0; x < dim.x; x++, i++) {
-                m.threads[i].index = {x, y, z};
-                m.threads[i].fiber = nullptr;
-                make_ready(m, &m.threads[i]);
-            }
-    memset(m.warp_epochs, 0, sizeof m.warp_epochs);
+bool run_block() {
+    Machine &m = machine;
+    m.exited = m.at_barrier = m.in_warp = m.ready_head = m.ready_tail = m.begun = 0;
+    running.epoch = 0;
+    memset(m.states, int(State::NEW), m.count);
+    for (unsigned warp = 0; warp * WARP < m.count; warp++) {
+        unsigned lanes = m.count - warp * WARP;
+        m.warp_live[warp] = lanes >= WARP ? ~0u : (1u << lanes) - 1;
+        m.warp_waiting[warp] = 0;
+        running.warp_epochs[warp] = 0;
+    }
+    if (m.seed) {
+        m.first = unsigned(draw() % m.count);
+        do m.stride = unsigned(1 + draw() % m.count);
+        while (greatest_common_divisor(m.stride, m.count) != 1);
+    }
     for (const SharedArray *array : m.kernel->shared) memset(reinterpret_cast<void *>(array->start), 0xff, array->size);
-    if (m.dynamic_size) memset(reinterpret_cast<void *>(m.dynamic_start), 0xff, m.dynamic_size);
+    if (running.dynamic_shared_size) memset(m.dynamic_shared, 0xff, m.dynamic_capacity);
     if (checking()) block_started();
-    Fiber *fiber = m.free_fibers.back();
-    m.free_fibers.pop_back();
-    m.running_fiber = fiber;
-    spdflow_emulator_switch(&m.scheduler, fiber->stack_pointer);
+    m.running_fiber = m.free_fibers[--m.free_count];
+    spdflow_emulator_switch(&m.scheduler, m.running_fiber->stack_pointer);
     if (!m.abandoned && m.exited == m.count) return true;
-    if (!m.abandoned) report_deadlock(m);
+    if (!m.abandoned) report_deadlock();
     return false;
+}
+
+void provide_dynamic_shared(size_t size) {
+    Machine &m = machine;
+    if (m.dynamic_capacity < size + 64) {
+        free(m.dynamic_shared);
+        m.dynamic_capacity = size + 64;
+        m.dynamic_shared = static_cast<char *>(malloc(m.dynamic_capacity));
+    }
+    running.dynamic_shared = (reinterpret_cast<uintptr_t>(m.dynamic_shared) + 63) & ~uintptr_t(63);
+    running.dynamic_shared_size = size;
 }
 
 } // namespace
 
 Result run_kernel(Kernel *kernel, const LaunchShape &shape, void **parameters) {
-    Machine &m = machine();
+    Machine &m = machine;
     static const uint64_t seed = [] {
         const char *text = getenv("SPDFLOW_EMULATOR_SEED");
         return text ? strtoull(text, nullptr, 10) : 0ull;
     }();
-    if (!m.stacks) prepare_all(m);
+    if (!running.stacks) prepare_all();
+    running.launch++;
+    running.kernel = kernel;
     m.seed = seed;
-    m.launch++;
-    m.random = ((seed * 0x9E3779B97F4A7C15ull) ^ (m.launch * 0xD1B54A32D192ED03ull)) | 1;
+    m.random = ((seed * 0x9E3779B97F4A7C15ull) ^ (running.launch * 0xD1B54A32D192ED03ull)) | 1;
     m.kernel = kernel;
     m.parameters = parameters;
     m.count = shape.block.x * shape.block.y * shape.block.z;
     m.abandoned = false;
-    m.dynamic_size = shape.dynamic_shared;
-    if (m.dynamic_shared.size() < m.dynamic_size + 64) m.dynamic_shared.resize(m.dynamic_size + 64);
-    m.dynamic_start = (reinterpret_cast<uintptr_t>(m.dynamic_shared.data()) + 63) & ~uintptr_t(63);
+    provide_dynamic_shared(shape.dynamic_shared);
     spdflow_emulator_current.grid_dim = shape.grid;
     spdflow_emulator_current.block_dim = shape.block;
     start_findings();
@@ -348,82 +372,69 @@ Result run_kernel(Kernel *kernel, const LaunchShape &shape, void **parameters) {
     std::vector<uint32_t> order;
     if (seed) {
         for (uint64_t i = 0; i < blocks; i++) order.push_back(uint32_t(i));
-        for (uint64_t i = blocks; i > 1; i--) std::swap(order[i - 1], order[draw(m) % i]);
+        for (uint64_t i = blocks; i > 1; i--) std::swap(order[i - 1], order[draw() % i]);
     }
     for (uint64_t i = 0; i < blocks; i++) {
-        m.block = seed ? order[i] : uint32_t(i);
-        spdflow_emulator_current.block_index = {m.block % shape.grid.x, m.block / shape.grid.x % shape.grid.y,
-                                                m.block / shape.grid.x / shape.grid.y};
-        if (!run_block(m)) {
-            prepare_all(m); // fibers of threads that never ended
+        const uint32_t block = running.block = seed ? order[i] : uint32_t(i);
+        spdflow_emulator_current.block_index = {block % shape.grid.x, block / shape.grid.x % shape.grid.y,
+                                                block / shape.grid.x / shape.grid.y};
+        if (!run_block()) {
+            prepare_all(); // fibers of threads that never ended
             break;
         }
     }
-    m.kernel = nullptr;
+    running.kernel = nullptr;
     return findings() ? ILLEGAL_ADDRESS : SUCCESS;
 }
 
 void abandon_launch() {
-    Machine &m = machine();
-    m.abandoned = true;
-    to_scheduler(m);
+    machine.abandoned = true;
+    to_scheduler();
     abort(); // an abandoned fiber is never resumed
 }
-
-bool on_fiber_stack(uintptr_t address) {
-    Machine &m = machine();
-    return address - reinterpret_cast<uintptr_t>(m.stacks) < (STACK_BYTES + GUARD_BYTES) * (MAX_THREADS + 1);
-}
-
-const Kernel *running_kernel() { return machine().kernel; }
-uint32_t running_launch() { return machine().launch; }
-uint32_t running_block() { return machine().block; }
-uint32_t running_thread() { return uint32_t(machine().current - machine().threads); }
-uint32_t barrier_epoch() { return machine().epoch; }
-uint32_t warp_epoch() { return machine().warp_epochs[running_thread() / WARP]; }
-uintptr_t dynamic_shared_start() { return machine().dynamic_start; }
-size_t dynamic_shared_size() { return machine().dynamic_size; }
 
 } // namespace emulator
 
 using namespace emulator;
 
 int spdflow_emulator_barrier(int kind, int predicate) {
-    Machine &m = machine();
-    Thread *me = m.current;
-    me->barrier_kind = kind;
-    me->predicate = predicate;
-    me->state = State::AT_BARRIER;
-    m.at_barrier++;
-    open_barrier(m);
-    wait(m);
-    return int(me->result);
+    const unsigned me = running.thread;
+    Thread &thread = machine.threads[me];
+    thread.barrier_kind = kind;
+    thread.predicate = predicate;
+    machine.states[me] = State::AT_BARRIER;
+    machine.at_barrier++;
+    open_barrier();
+    wait();
+    return int(thread.result);
 }
 
 uint64_t spdflow_emulator_warp(int kind, unsigned mask, uint64_t value, unsigned source) {
-    Machine &m = machine();
-    Thread *me = m.current;
-    if (!(mask >> lane_of(m, me) & 1)) {
+    const unsigned me = running.thread, lane = me % WARP;
+    if (!(mask >> lane & 1)) {
         finding("wrong mask", reinterpret_cast<uintptr_t>(__builtin_return_address(0)),
                 "a warp collective whose mask does not name the calling lane");
         abandon_launch();
     }
-    me->warp_kind = kind;
-    me->mask = mask;
-    me->value = value;
-    me->source = source;
-    me->state = State::IN_WARP;
-    open_warp(m, unsigned(me - m.threads) / WARP * WARP, mask);
-    wait(m);
-    return me->result;
+    Thread &thread = machine.threads[me];
+    thread.warp_kind = kind;
+    thread.mask = mask;
+    thread.value = value;
+    thread.source = source;
+    machine.states[me] = State::IN_WARP;
+    machine.warp_waiting[me / WARP] |= 1u << lane;
+    machine.in_warp++;
+    open_warp(me / WARP, mask);
+    wait();
+    return thread.result;
 }
 
 unsigned spdflow_emulator_active_mask(void) {
     // What is active together is up to the hardware: only the calling lane is certain.
-    return 1u << lane_of(machine(), machine().current);
+    return 1u << running.thread % WARP;
 }
 
-void *spdflow_emulator_dynamic_shared(void) { return reinterpret_cast<void *>(machine().dynamic_start); }
+void *spdflow_emulator_dynamic_shared(void) { return reinterpret_cast<void *>(running.dynamic_shared); }
 
 void spdflow_emulator_trap(const char *message) {
     finding("trap", reinterpret_cast<uintptr_t>(__builtin_return_address(0)), message);

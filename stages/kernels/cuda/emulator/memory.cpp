@@ -20,7 +20,6 @@ extern "C" void __asan_unpoison_memory_region(const void *, size_t) __attribute_
 namespace emulator {
 namespace {
 
-constexpr size_t GRANULE = 256;
 constexpr size_t DEFAULT_MEMORY = size_t(8) << 30;
 
 struct Arena {
@@ -28,8 +27,7 @@ struct Arena {
     size_t size = 0;
     size_t limit = 0; // bytes that allocations may hold together
     size_t used = 0;
-    uint32_t *owner = nullptr; // per granule: index into `allocations` + 1, 0 = nobody's
-    uint8_t *written = nullptr;
+    uint32_t *owner = nullptr; // see DeviceRange
     std::vector<Allocation> allocations;
     std::vector<uint32_t> free_slots;
     std::map<size_t, size_t> free_ranges; // offset -> size, never adjacent
@@ -57,12 +55,15 @@ Arena *make_arena() {
     arena->start = reinterpret_cast<uintptr_t>(memory);
     arena->size = size;
     arena->owner = static_cast<uint32_t *>(reserve(size / GRANULE * sizeof(uint32_t)));
-    if (checking()) arena->written = static_cast<uint8_t *>(reserve(size));
-    if (!arena->owner || (checking() && !arena->written)) {
+    device_range.written = checking() ? static_cast<uint8_t *>(reserve(size)) : nullptr;
+    if (!arena->owner || (checking() && !device_range.written)) {
         fprintf(stderr, "emulator: cannot reserve memory beside %zu bytes of device memory\n", size);
         abort();
     }
     arena->free_ranges[0] = size;
+    device_range.start = arena->start;
+    device_range.size = size;
+    device_range.owner = arena->owner;
     return arena;
 }
 
@@ -125,6 +126,8 @@ bool red_zones_intact(const Allocation &allocation) {
 
 } // namespace
 
+DeviceRange device_range;
+
 bool checking() {
     static const bool on = [] {
         const char *value = getenv("SPDFLOW_EMULATOR_CHECK");
@@ -142,6 +145,7 @@ Result allocate(size_t size, uintptr_t *address) {
     if (a.free_slots.empty()) {
         slot = uint32_t(a.allocations.size());
         a.allocations.emplace_back();
+        device_range.allocations = a.allocations.data();
     } else {
         slot = a.free_slots.back();
         a.free_slots.pop_back();
@@ -158,7 +162,7 @@ Result allocate(size_t size, uintptr_t *address) {
         __asan_unpoison_memory_region(reinterpret_cast<void *>(start), size);
     }
     memset(reinterpret_cast<void *>(start), 0xff, size);
-    if (a.written) memset(a.written + offset + GRANULE, 0, body_bytes(size));
+    if (checking()) memset(written_flags(start), 0, body_bytes(size));
     a.used += size;
     *address = start;
     return SUCCESS;
@@ -169,7 +173,7 @@ Result release(uintptr_t address) {
     Arena &a = arena();
     const Allocation *allocation = allocation_at(address);
     if (!allocation && in_arena(address)) { // an empty allocation owns a granule but no byte
-        uint32_t slot = a.owner[arena_offset(address) / GRANULE];
+        uint32_t slot = a.owner[(address - a.start) / GRANULE];
         if (slot) allocation = &a.allocations[slot - 1];
     }
     if (!allocation || allocation->start != address) {
@@ -204,20 +208,6 @@ void memory_info(size_t *free_bytes, size_t *total_bytes) {
     Arena &a = arena();
     *free_bytes = a.limit - a.used;
     *total_bytes = a.limit;
-}
-
-bool in_arena(uintptr_t address) { return address - arena().start < arena().size; }
-size_t arena_offset(uintptr_t address) { return address - arena().start; }
-size_t arena_size() { return arena().size; }
-uint8_t *written_flags(uintptr_t address) { return arena().written + arena_offset(address); }
-
-const Allocation *allocation_at(uintptr_t address) {
-    Arena &a = arena();
-    if (address - a.start >= a.size) return nullptr;
-    uint32_t slot = a.owner[(address - a.start) / GRANULE];
-    if (!slot) return nullptr;
-    const Allocation *allocation = &a.allocations[slot - 1];
-    return address - allocation->start < allocation->size ? allocation : nullptr;
 }
 
 uint32_t nearest_allocation(uintptr_t address, ptrdiff_t *offset) {

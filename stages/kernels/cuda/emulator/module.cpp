@@ -144,21 +144,25 @@ std::string source_line(const Module *module, uintptr_t address) {
     if (!dladdr(reinterpret_cast<void *>(address), &info) || !info.dli_fbase) return "";
     static std::map<std::string, std::string> known;
     char command[1024];
-    snprintf(command, sizeof command, "addr2line -e '%s' %#zx 2>/dev/null", module->path.c_str(),
+    snprintf(command, sizeof command, "LD_PRELOAD= addr2line -i -e '%s' %#zx 2>/dev/null", module->path.c_str(),
              size_t(address - 1 - reinterpret_cast<uintptr_t>(info.dli_fbase)));
     auto found = known.find(command);
     if (found != known.end()) return found->second;
     std::string &result = known[command];
     FILE *pipe = popen(command, "r");
     if (!pipe) return result;
-    char place[1024] = "";
-    if (!fgets(place, sizeof place, pipe)) place[0] = 0;
+    // The innermost of the inlined calls that is a line of the source, which lies beside the library: not one of the
+    // shim, nor one that #line takes elsewhere.
+    const std::string base = module->path.substr(0, module->path.size() - 3);
+    char place[1024];
+    unsigned line = 0;
+    while (fgets(place, sizeof place, pipe)) {
+        const char *colon = strrchr(place, ':');
+        if (!line && colon && strncmp(place, base.c_str(), base.size()) == 0) line = unsigned(atoi(colon + 1));
+    }
     pclose(pipe);
-    const char *colon = strrchr(place, ':');
-    unsigned line = colon ? unsigned(atoi(colon + 1)) : 0;
     if (!line) return result;
-    // The source lies beside the library.
-    std::ifstream source(module->path.substr(0, module->path.size() - 3) + ".cu");
+    std::ifstream source(base + ".cu");
     std::string text;
     for (unsigned i = 0; i < line && std::getline(source, text); i++) continue;
     size_t start = text.find_first_not_of(" \t");

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -316,7 +317,11 @@ int nvrtcDestroyProgram(Program **program) {
 }
 
 int nvrtcCompileProgram(Program *program, int count, const char *const *options) {
-    return program ? compile(*program, count, options) : INVALID_PROGRAM;
+    if (!program) return INVALID_PROGRAM;
+    // One at a time in a process: its threads would use the same file names, and often compile the same source.
+    static std::mutex lock;
+    std::lock_guard<std::mutex> guard(lock);
+    return compile(*program, count, options);
 }
 
 int nvrtcGetPTXSize(Program *program, size_t *size) {

@@ -55,12 +55,30 @@ bool checking(); // SPDFLOW_EMULATOR_CHECK=1
 Result allocate(size_t size, uintptr_t *address);
 Result release(uintptr_t address);
 void memory_info(size_t *free_bytes, size_t *total_bytes);
-bool in_arena(uintptr_t address);
-const Allocation *allocation_at(uintptr_t address); // null outside every live allocation and in red zones
+
+// The range of all device memory; the part of memory.cpp that the checker needs at every access.
+struct DeviceRange {
+    uintptr_t start;
+    size_t size;
+    const uint32_t *owner; // for each granule: index into `allocations` + 1, 0 = nobody's
+    const Allocation *allocations;
+    uint8_t *written; // one byte per byte, 1 = was written; null when nothing is checked
+};
+extern DeviceRange device_range;
+constexpr size_t GRANULE = 256;
+
+inline bool in_arena(uintptr_t address) { return address - device_range.start < device_range.size; }
+// Null outside every live allocation, which red zones are.
+inline const Allocation *allocation_at(uintptr_t address) {
+    if (!in_arena(address)) return nullptr;
+    uint32_t slot = device_range.owner[(address - device_range.start) / GRANULE];
+    if (!slot) return nullptr;
+    const Allocation *allocation = &device_range.allocations[slot - 1];
+    return address - allocation->start < allocation->size ? allocation : nullptr;
+}
+inline uint8_t *written_flags(uintptr_t address) { return device_range.written + (address - device_range.start); }
+
 uint32_t nearest_allocation(uintptr_t address, ptrdiff_t *offset); // for messages: 0 when there is none near
-uint8_t *written_flags(uintptr_t address); // one byte per byte of device memory, 1 = was written; checking only
-size_t arena_offset(uintptr_t address);
-size_t arena_size();
 // Whether the bytes lie in one live allocation; if not, says on stderr what `who` did.
 bool check_range(uintptr_t address, size_t size, const char *who);
 
@@ -105,19 +123,24 @@ struct LaunchShape {
     size_t dynamic_shared;
 };
 
-// Runs the kernel for every thread; ILLEGAL_ADDRESS or LAUNCH_FAILED when something was found.
+// Runs the kernel for every thread; ILLEGAL_ADDRESS when something was found.
 Result run_kernel(Kernel *kernel, const LaunchShape &shape, void **parameters);
 // Ends the launch at once, from inside a kernel.
 [[noreturn]] void abandon_launch();
-bool on_fiber_stack(uintptr_t address);
-const Kernel *running_kernel(); // null between launches
-uint32_t running_launch();      // number of the launch, from 1
-uint32_t running_block();       // linear index
-uint32_t running_thread();      // linear index in its block
-uint32_t barrier_epoch();       // block barriers passed by the running block
-uint32_t warp_epoch();          // __syncwarp()s passed by the running thread's warp
-uintptr_t dynamic_shared_start();
-size_t dynamic_shared_size();
+
+// What runs now. The checker reads it at every access, hence the plain structure.
+struct Running {
+    const Kernel *kernel;                   // null between launches
+    uint32_t launch;                        // number of the launch, from 1
+    uint32_t block, thread;                 // linear indices
+    uint32_t epoch;                         // block barriers passed by the block
+    uint32_t warp_epochs[MAX_THREADS / 32]; // __syncwarp()s passed by each warp
+    uintptr_t stacks;                       // of the fibers, all in one range
+    size_t stacks_size;
+    uintptr_t dynamic_shared;
+    size_t dynamic_shared_size;
+};
+extern Running running;
 
 // checker.cpp ---------------------------------------------------------------------------------------------------------
 

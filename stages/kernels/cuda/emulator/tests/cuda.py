@@ -20,9 +20,13 @@ class Cuda:
         self.driver = ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_LOCAL)
         self.nvrtc = ctypes.CDLL(os.path.join(folder, "libnvrtc.so.12"))
         self.call("cuInit", 0)
-        context = ctypes.c_void_p()
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-        self.call("cuCtxSetCurrent", context)
+        self.context = ctypes.c_void_p()
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), 0)
+        self.bind()
+
+    def bind(self):
+        """Makes the device usable on the calling thread."""
+        self.call("cuCtxSetCurrent", self.context)
 
     def call(self, name, *arguments):
         code = getattr(self.driver, name)(*arguments)
@@ -50,7 +54,7 @@ class Cuda:
     def launch(self, module, name, grid, block, *arguments, shared=0):
         function = ctypes.c_void_p()
         self.call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
-        values = [value if isinstance(value, ctypes._SimpleCData) else POINTER(value.address) for value in arguments]
+        values = [POINTER(value.address) if isinstance(value, Buffer) else value for value in arguments]
         pointers = (ctypes.c_void_p * max(1, len(values)))(
             *[ctypes.cast(ctypes.pointer(value), ctypes.c_void_p) for value in values])
         self.call("cuLaunchKernel", function, *grid, *block, shared, None, pointers, None)

@@ -90,3 +90,30 @@ extern "C" __global__ void absent_lane(float *y) {
 }
 
 extern "C" __global__ void null_pointer(float *y) { y[threadIdx.x] = 1.0f; }
+
+extern "C" __global__ void atomic_and_plain(float *y) {
+    atomicAdd(y, 1.0f);
+    if (threadIdx.x == 63) y[1] = y[0];
+}
+
+extern "C" __global__ void read_of_another_block(float *y) {
+    if (blockIdx.x == 0) y[threadIdx.x] = 1.0f;
+    else y[threadIdx.x + 64] = y[threadIdx.x];
+}
+
+extern "C" __global__ void failing_assertion(float *y) { assert(y[threadIdx.x] < 5.0f); }
+
+extern "C" __global__ void local_overrun(const unsigned n, float *y) {
+    float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (unsigned i = 0; i <= n; i++) sums[i] += y[i];
+    y[0] = sums[0] + sums[1] + sums[2] + sums[3];
+}
+
+extern "C" __global__ void dynamic_overrun(float *y) {
+    extern __shared__ float line[];
+    line[threadIdx.x] = y[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = line[threadIdx.x];
+}
+
+extern "C" __global__ void late_write(float *y) { y[threadIdx.x] = 1.0f; }

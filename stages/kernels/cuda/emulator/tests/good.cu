@@ -80,3 +80,68 @@ extern "C" __global__ void counting(const int *x, int *y) {
     const int all = __syncthreads_and(x[threadIdx.x] >= 0);
     if (threadIdx.x == 0) y[0] = n, y[1] = any, y[2] = all;
 }
+
+// Neighbouring threads write neighbouring bytes; two buffers take turns, so that one barrier a round is enough.
+extern "C" __global__ void turns(const unsigned rounds, const unsigned char *x, unsigned char *y) {
+    __shared__ unsigned char buffers[2][64];
+    const unsigned t = threadIdx.x;
+    buffers[0][t] = x[blockIdx.x * 64 + t];
+    __syncthreads();
+    for (unsigned round = 0; round < rounds; round++) {
+        buffers[(round + 1) % 2][t] = buffers[round % 2][(t + 1) % 64];
+        __syncthreads();
+    }
+    y[blockIdx.x * 64 + t] = buffers[rounds % 2][t];
+}
+
+struct Range {
+    int first;
+    long long step;
+};
+
+// A structure by value, a table of constants, a template with shared memory of its own.
+__constant__ int TABLE[4] = {1, 10, 100, 1000};
+
+template <int N> __device__ int sum_of(int value) {
+    __shared__ int all[N];
+    all[threadIdx.x] = value;
+    __syncthreads();
+    int sum = 0;
+    for (int i = 0; i < N; i++) sum += all[i];
+    return sum;
+}
+
+extern "C" __global__ __launch_bounds__(32) void by_value(const Range range, int *y) {
+    const int value = int(range.first + range.step * threadIdx.x) * TABLE[threadIdx.x % 4];
+    const int sum = sum_of<32>(value);
+    y[threadIdx.x] = sum;
+}
+
+// In-place updates of neighbouring bytes and halves of a word, each by a thread of its own, then of the whole words.
+extern "C" __global__ void parts(unsigned char *bytes, unsigned short *halves, unsigned *words) {
+    __shared__ unsigned char mine[64];
+    mine[threadIdx.x] = bytes[threadIdx.x];
+    mine[threadIdx.x] += 1;
+    bytes[threadIdx.x] = mine[threadIdx.x];
+    halves[threadIdx.x] = halves[threadIdx.x] + 1;
+    __syncthreads();
+    if (threadIdx.x < 16) words[threadIdx.x] = reinterpret_cast<const unsigned *>(mine)[threadIdx.x];
+}
+
+// Plain accesses before and after atomic ones, with barriers between; lanes that hand a word on within their warp.
+extern "C" __global__ void hand_on(float *y) {
+    __shared__ float total;
+    __shared__ float word[2];
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (threadIdx.x == 5) total = 0.0f;
+    __syncthreads();
+    const float before = total;
+    __syncthreads();
+    atomicAdd(&total, 1.0f + before);
+    __syncthreads();
+    for (unsigned turn = 0; turn < 32; turn++) {
+        if (lane == turn) word[warp] = turn == 0 ? total : word[warp] + 1.0f;
+        __syncwarp();
+    }
+    y[threadIdx.x] = word[warp];
+}

@@ -110,6 +110,7 @@ def threads(folder):
 
     def body(rank):
         try:
+            cuda.bind()
             collectives(cuda, lib, ctypes.c_void_p(comms[rank]), rank, 2)
         except BaseException as error:
             errors.append(error)
