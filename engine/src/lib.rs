@@ -24,6 +24,7 @@ pub mod params;
 pub mod pipeline;
 pub mod plan;
 pub mod program;
+pub mod ranks;
 pub mod run;
 mod select;
 pub mod shell;
