@@ -6,8 +6,21 @@
 //! bytes; what is in them is the stage's affair.
 
 mod channels;
+mod connection;
+mod follower;
+mod greeting;
+mod job;
+mod leader;
+mod meeting;
+mod place;
 
 pub use channels::{Channels, in_process};
+pub use connection::Connection;
+pub use follower::{Follower, FollowerOptions};
+pub use greeting::Identity;
+pub use leader::Leader;
+pub use meeting::{MeetingError, join, lead};
+pub use place::{Meeting, Place, PlaceError};
 
 /// The ranks of a stage, seen from one of them.
 pub trait World: Send + Sync {

@@ -6,6 +6,9 @@ use spdflow_engine::ranks::{RankError, World};
 
 use super::Collective;
 
+/// What to do with each value and each number that arrives.
+type Take = (fn(&mut f32, f32), fn(&mut f64, f64));
+
 /// A collective over the messages of a [`World`].
 pub struct Messages<'a> {
     world: &'a dyn World,
@@ -24,7 +27,7 @@ impl<'a> Messages<'a> {
         from: usize,
         values: &mut [f32],
         numbers: &mut [f64],
-        take: (fn(&mut f32, f32), fn(&mut f64, f64)),
+        take: Take,
     ) -> Result<(), RankError> {
         let message = self.world.receive(from)?;
         let expected = 8 + values.len() * 4 + numbers.len() * 8;
