@@ -262,6 +262,35 @@ impl fmt::Display for Device {
     }
 }
 
+/// What enters fingerprints of where a run computes: a stage that ranks compute together adds up the same numbers in
+/// another order, so that its last bits depend on how many they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumericTarget {
+    alone: &'static str,
+    together: String,
+}
+
+impl NumericTarget {
+    /// Returns that of a run by `ranks` processes.
+    #[must_use]
+    pub fn new(device: Device, ranks: usize) -> Self {
+        let alone = device.numeric_target();
+        Self { alone, together: if ranks == 1 { alone.to_owned() } else { format!("{alone}*{ranks}") } }
+    }
+
+    /// Returns what enters the fingerprints of a kind: `cpu`, or `cpu*4` if four ranks compute it together.
+    #[must_use]
+    pub fn of(&self, kind: &dyn StageKind) -> &str {
+        if kind.uses_ranks() { &self.together } else { self.alone }
+    }
+}
+
+impl From<Device> for NumericTarget {
+    fn from(device: Device) -> Self {
+        Self::new(device, 1)
+    }
+}
+
 /// Everything a running stage may see and touch.
 pub struct StageContext<'a> {
     /// The input artifacts by slot name; a slot with `many = false` holds exactly one.

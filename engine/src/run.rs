@@ -25,7 +25,7 @@ use crate::error::RunError;
 use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
 use crate::executor::Executor;
 use crate::expectation::Expectation;
-use crate::kind::{Device, StopFlag};
+use crate::kind::{Device, NumericTarget, StopFlag};
 use crate::lock::Lock;
 use crate::machine::{machine_info, now_text};
 use crate::pipeline::Pipeline;
@@ -57,6 +57,8 @@ pub struct RunOptions {
     pub keep_going: bool,
     /// Where to compute.
     pub device: Device,
+    /// How many processes compute the stages that can be divided; the executor has to know them.
+    pub ranks: usize,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,
     /// What every key and result must be, if the run may make nothing else.
@@ -125,7 +127,8 @@ pub fn run(
 
     // What the plan finds must not be collected as garbage before the run has said that it needs it.
     let hold = workspace.cache.hold()?;
-    let plan = plan(pipeline, workspace, &options.scope, options.device)?;
+    let target = NumericTarget::new(options.device, options.ranks);
+    let plan = plan(pipeline, workspace, &options.scope, &target)?;
     let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
     let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
     lease.add_held(&hold, &needed)?;
@@ -159,6 +162,7 @@ pub fn run(
         listener: &journal,
         audience: listener,
         device: options.device,
+        target: &target,
         checkpoint_every: options.checkpoint_every,
         locked: options.locked.as_ref(),
         stop: &options.stop,

@@ -31,8 +31,7 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    const ALL: [Self; 7] =
-        [Self::Greeting, Self::Job, Self::File, Self::Message, Self::Done, Self::Over, Self::End];
+    const ALL: [Self; 7] = [Self::Greeting, Self::Job, Self::File, Self::Message, Self::Done, Self::Over, Self::End];
 }
 
 /// The connection of rank 0 with another rank.

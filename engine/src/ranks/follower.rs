@@ -74,12 +74,7 @@ impl Follower {
 }
 
 /// Computes a stage; the error is for rank 0.
-fn work(
-    parcel: &Parcel,
-    registry: &Registry,
-    options: &FollowerOptions,
-    world: &Helper<'_>,
-) -> Result<(), String> {
+fn work(parcel: &Parcel, registry: &Registry, options: &FollowerOptions, world: &Helper<'_>) -> Result<(), String> {
     let kind = registry.get(&parcel.job.kind).ok_or_else(|| format!("no stage kind `{}`", parcel.job.kind))?;
     let params = parcel.params()?;
     let folder = Folder::new()?;

@@ -53,9 +53,8 @@ impl Greeting {
     pub(super) fn misfit(&self, leader: &Self) -> Option<String> {
         let Self { rank, size, identity, .. } = self;
         let ours = &leader.identity;
-        let differs = |what: &str, theirs: &str, ours: &str| {
-            Some(format!("rank {rank} {what} {theirs}, rank 0 {what} {ours}"))
-        };
+        let differs =
+            |what: &str, theirs: &str, ours: &str| Some(format!("rank {rank} {what} {theirs}, rank 0 {what} {ours}"));
         if *size != leader.size {
             return differs("has a world of", &size.to_string(), &leader.size.to_string());
         }

@@ -141,7 +141,8 @@ impl World for Stage<'_> {
             Ok((Tag::Message, message)) => Ok(message),
             Ok((Tag::Done, message)) => {
                 self.is_home(from);
-                let message = if message.is_empty() { "it ended early".into() } else { String::from_utf8_lossy(&message) };
+                let message =
+                    if message.is_empty() { "it ended early".into() } else { String::from_utf8_lossy(&message) };
                 Err(RankError::Failed { rank: from, size, message: message.into_owned() })
             }
             Ok((tag, _)) => {

@@ -157,9 +157,9 @@ fn gather(
             continue;
         };
         let is_taken = |greeting: &Greeting| present[greeting.rank - 1].is_some();
-        let misfit = greeting.misfit(ours).or_else(|| {
-            is_taken(&greeting).then(|| format!("two processes say that they are rank {}", greeting.rank))
-        });
+        let misfit = greeting
+            .misfit(ours)
+            .or_else(|| is_taken(&greeting).then(|| format!("two processes say that they are rank {}", greeting.rank)));
         if let Some(refusal) = misfit {
             present.push(Some(connection));
             return Err(refuse(&present, MeetingError::Refused(refusal)));
@@ -229,7 +229,8 @@ fn knock(place: &Place, identity: &Identity, wait: &Wait<'_>) -> Result<Connecti
     let (name, port, session) = match &place.meeting {
         Meeting::Address(host, port) => (host.clone(), *port, place.session.clone()),
         Meeting::File(path) => {
-            let text = fs::read_to_string(path).map_err(|error| Knock::Again(format!("`{}`: {error}", path.display())))?;
+            let text =
+                fs::read_to_string(path).map_err(|error| Knock::Again(format!("`{}`: {error}", path.display())))?;
             let words: Vec<&str> = text.split_whitespace().collect();
             let port = words.get(1).and_then(|port| port.parse().ok());
             let (&[name, _, word], Some(port)) = (&words[..], port) else {

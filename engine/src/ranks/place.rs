@@ -66,7 +66,8 @@ impl Place {
         let variable = |name: &str| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let slurm = variable("WORLD_SIZE").is_none() && is_step(&variable);
         let [rank_name, size_name] = if slurm { ["SLURM_PROCID", "SLURM_NTASKS"] } else { ["RANK", "WORLD_SIZE"] };
-        let size_name = if slurm && variable("SLURM_STEP_NUM_TASKS").is_some() { "SLURM_STEP_NUM_TASKS" } else { size_name };
+        let size_name =
+            if slurm && variable("SLURM_STEP_NUM_TASKS").is_some() { "SLURM_STEP_NUM_TASKS" } else { size_name };
         let Some(size) = number::<usize>(&variable, size_name, "a number of ranks", |size| *size > 0)? else {
             return Ok(None);
         };
@@ -155,7 +156,8 @@ mod tests {
     use super::*;
 
     fn place(variables: &[(&str, &str)]) -> Result<Option<Place>, String> {
-        let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         Place::from_variables(find).map_err(|error| error.to_string())
     }
 
@@ -203,7 +205,9 @@ mod tests {
 
     #[test]
     fn hosts_are_read_as_slurm_writes_them() {
-        for (list, first) in [("a", "a"), ("a,b", "a"), ("r[1-2]n[08,11-13]", "r1n08"), ("n[7]", "n7"), ("n[7-9].org", "n7.org")] {
+        for (list, first) in
+            [("a", "a"), ("a,b", "a"), ("r[1-2]n[08,11-13]", "r1n08"), ("n[7]", "n7"), ("n[7-9].org", "n7.org")]
+        {
             assert_eq!(first_host(list).as_deref(), Some(first), "{list}");
         }
         assert_eq!((first_host(""), first_host("n[3")), (None, None));
@@ -213,10 +217,7 @@ mod tests {
     fn contradictions_are_named() {
         let error = |variables: &[(&str, &str)]| place(variables).unwrap_err();
         assert_eq!(error(&[("WORLD_SIZE", "2")]), "`WORLD_SIZE` is 2 but `RANK` is not set");
-        assert_eq!(
-            error(&[("WORLD_SIZE", "2"), ("RANK", "2")]),
-            "`RANK` is `2`, expected a rank of 2, from 0 to 1"
-        );
+        assert_eq!(error(&[("WORLD_SIZE", "2"), ("RANK", "2")]), "`RANK` is `2`, expected a rank of 2, from 0 to 1");
         assert_eq!(error(&[("WORLD_SIZE", "two"), ("RANK", "0")]), "`WORLD_SIZE` is `two`, expected a number of ranks");
         assert_eq!(
             error(&[("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_PORT", "70000")]),

@@ -22,13 +22,7 @@ impl<'a> Messages<'a> {
     }
 
     /// Gives the numbers of a message of rank `from` to `take`, each with its place among ours.
-    fn receive(
-        &self,
-        from: usize,
-        values: &mut [f32],
-        numbers: &mut [f64],
-        take: Take,
-    ) -> Result<(), RankError> {
+    fn receive(&self, from: usize, values: &mut [f32], numbers: &mut [f64], take: Take) -> Result<(), RankError> {
         let message = self.world.receive(from)?;
         let expected = 8 + values.len() * 4 + numbers.len() * 8;
         let head = message.first_chunk().map(|head| u64::from_le_bytes(*head));
