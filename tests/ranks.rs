@@ -79,6 +79,10 @@ fn two_processes_make_what_one_makes_and_the_same_bytes_each_time() {
     assert!(results(&two) == made);
     let status = two.run(&["status", "small.toml", "--ranks", "2"]);
     status.assert(0, "small: 3 fresh\n", "");
+    // To one process the decompositions are other results, and nothing else is.
+    let differs = "`numeric_target` \"cpu*2\" → \"cpu\"";
+    let expected = format!("decompose[seed=0]: {differs}\n  run     decompose[seed=1]: {differs}\n");
+    two.run(&["status", "small.toml"]).assert(0, &format!("small: 1 fresh, 2 run\n  run     {expected}"), "");
     assert!(!two.path().join("meeting").exists(), "the file of the rendezvous is removed");
 }
 

@@ -6,6 +6,7 @@
 
 mod artifact;
 pub mod capacity;
+mod device;
 pub mod diagnostic;
 pub mod error;
 pub mod event;

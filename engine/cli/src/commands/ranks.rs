@@ -100,11 +100,10 @@ pub(super) fn help(place: &Place, args: &RunArgs, style: &OutputArgs, signals: &
 fn identity(args: &RunArgs) -> Identity {
     let build = build_info();
     let program = format!("spdflow {} ({}, {})", build.version, build.git_commit, build.cargo_lock.short());
-    Identity {
-        program,
-        device: args.store.device.numeric_target().to_owned(),
-        processor: machine_info().cpu_features.join(" "),
-    }
+    // A rank that uses less of its processor than it could rounds as a lesser one.
+    let limit = variable("SPDFLOW_SIMD").map(|level| format!(" (SPDFLOW_SIMD={level})")).unwrap_or_default();
+    let processor = machine_info().cpu_features.join(" ") + &limit;
+    Identity { program, device: args.store.device.numeric_target().to_owned(), processor }
 }
 
 fn patience() -> Result<Duration, Failure> {
