@@ -9,6 +9,7 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::reduction::Reduction;
 use super::sequence::SequenceKernels;
 use super::site_views::{SiteGradients, SiteViews};
 
@@ -448,4 +449,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels + SequenceKernels {}
+pub trait Backend: Kernels + SequenceKernels + Reduction {}

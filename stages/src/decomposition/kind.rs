@@ -30,6 +30,8 @@ impl Kind for DecomposeSpd {
         }],
     };
 
+    const USES_RANKS: bool = true;
+
     fn validate(params: &DecomposeParams) -> Vec<ParamIssue> {
         params.issues()
     }
@@ -62,6 +64,10 @@ fn decompose<D: Backend>(
     let data = inputs(&target.description.data, params)?;
     let model_config = &target.description.model;
     let Finished { trainer, metrics, records } = run(device, model_config, &target.state, &data, params, context)?;
+    if context.world.rank() > 0 {
+        // Rank 0 has the same parameters, and everything that was recorded.
+        return Ok(Summary::default());
+    }
     let (model, parameters) = (&trainer.model, &trainer.parameters);
     let mut summary = Summary::default();
     let numbers = headline(device, model_config, &target.state, (model, parameters), params, &metrics)

@@ -20,6 +20,7 @@ pub mod site;
 pub mod step;
 #[cfg(test)]
 mod tests;
+mod together;
 pub mod trainer;
 #[cfg(all(test, feature = "cuda"))]
 mod twins;

@@ -12,6 +12,7 @@ use super::loss::{Extent, LossConfig};
 use super::model::{ComponentModel, Leaves};
 use super::step::{Step, StepSettings};
 use crate::bridge::{Array, Backend, DeviceResult, GradientBuffer, Graph, Precision, Var, sum_gradients};
+use crate::collective::Ranks;
 use crate::data::Batch;
 
 /// Elements of all sites' component activations in one part, about.
@@ -40,6 +41,8 @@ pub(super) struct ShardWork<'a, D: Backend> {
     pub(super) values: Vec<Array<D>>,
     /// From which lower importance on a component is counted, if they are to be counted.
     pub(super) alive_threshold: Option<f32>,
+    /// Who has the other rows of the batch.
+    pub(super) ranks: &'a Ranks<'a>,
 }
 
 /// What the parts give, summed.
@@ -55,6 +58,21 @@ pub(super) struct ShardSums<D: Backend> {
 }
 
 impl<D: Backend> ShardWork<'_, D> {
+    /// Returns the sums over `parts`, of which there is at least one, of all ranks; each of `notes` is replaced by its
+    /// sum too.
+    pub(super) fn sums_over_ranks<'b>(
+        &self,
+        parts: &'b [Batch],
+        draws: &DrawsOf<'_, 'b, D>,
+        notes: &mut [f64],
+    ) -> DeviceResult<ShardSums<D>, D> {
+        let mut sums = self.sums(parts, draws)?;
+        if !self.ranks.is_alone() {
+            sums.reduce(self.device, self.ranks, notes)?;
+        }
+        Ok(sums)
+    }
+
     /// Returns the sums over `parts`, of which there is at least one.
     pub(super) fn sums<'b>(&self, parts: &'b [Batch], draws: &DrawsOf<'_, 'b, D>) -> DeviceResult<ShardSums<D>, D> {
         let [part] = parts else {
@@ -77,8 +95,9 @@ impl<D: Backend> ShardWork<'_, D> {
         let graph = Graph::recording(self.device).with_precision(self.precision);
         let leaves = self.values.iter().map(|value| graph.leaf(value.clone())).collect::<Result<_, _>>()?;
         let leaves = Leaves(leaves);
-        let step = Step::new(&graph, self.model, &leaves, part, self.settings, draws)?;
+        let step = Step::new(&graph, self.model, &leaves, part, self.settings, draws)?.among(self.ranks);
         // What depends on the parameters alone is counted once.
+        let first = first && self.ranks.rank() == 0;
         let counts = |loss: &LossConfig| first || loss.extent() != Extent::Parameters;
         let (total, losses) = step.total(self.losses, counts, draws)?;
         let l0 = self.alive_threshold.map(|threshold| step.l0(threshold));
@@ -96,6 +115,18 @@ impl<D: Backend> ShardSums<D> {
             add(l0, more);
         }
         self.gradients = sum_gradients(device, std::mem::take(&mut self.gradients), other.gradients)?;
+        Ok(())
+    }
+
+    /// Adds what the other ranks have, and to `notes` theirs, in one call.
+    fn reduce(&mut self, device: &D, ranks: &Ranks<'_>, notes: &mut [f64]) -> DeviceResult<(), D> {
+        let l0 = self.l0.iter().flatten();
+        let mut numbers: Vec<f64> =
+            std::iter::once(&self.total).chain(&self.losses).chain(l0).chain(&*notes).copied().collect();
+        device.sum_over_ranks(ranks, &mut self.gradients, &mut numbers)?;
+        let l0 = self.l0.iter_mut().flatten();
+        let places = std::iter::once(&mut self.total).chain(&mut self.losses).chain(l0).chain(notes);
+        places.zip(numbers).for_each(|(place, number)| *place = number);
         Ok(())
     }
 }

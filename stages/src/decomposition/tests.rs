@@ -14,6 +14,7 @@ use super::site::{SitePattern, plan};
 use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
 use crate::bridge::{Backend, Buffers, Graph, Precision};
+use crate::collective::ALONE;
 use crate::data::{Batch, Generation, InductionSequences, SparseFeatures};
 use crate::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
@@ -275,6 +276,7 @@ fn the_parts_of_a_batch_add_up_to_the_whole() {
                 precision: Precision::F32,
                 values: parameters.values().expect("enough memory"),
                 alive_threshold: Some(0.3),
+                ranks: &ALONE,
             };
             let draws = training_draws(9, 4);
             let whole = work.sums(std::slice::from_ref(&batch), &draws).expect("enough memory");
