@@ -4,7 +4,7 @@
 //! backend's own memory; dfdx's store would hold tensors of dfdx's devices, which threads cannot share on a GPU.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use super::backend::{Backend, Gradient, GradientBuffer};
 use super::graph::DeviceResult;
 
 /// A value's identity on the tape, unlike that of any other in the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity(u64);
 
 impl Identity {
@@ -26,7 +26,7 @@ impl Identity {
 /// The gradients of one backward pass.
 pub(super) struct Gradients<D: Backend> {
     device: D,
-    by_value: HashMap<Identity, GradientBuffer<D>>,
+    by_value: BTreeMap<Identity, GradientBuffer<D>>,
 }
 
 /// The gradients as the operations of a tape share them, and what went wrong in one of those.
@@ -35,7 +35,7 @@ pub(super) type Shared<D> = Rc<RefCell<Gradients<D>>>;
 impl<D: Backend> Gradients<D> {
     /// Returns none.
     pub(super) fn shared(device: &D) -> Shared<D> {
-        Rc::new(RefCell::new(Self { device: device.clone(), by_value: HashMap::new() }))
+        Rc::new(RefCell::new(Self { device: device.clone(), by_value: BTreeMap::new() }))
     }
 
     /// Sets a value's gradient.

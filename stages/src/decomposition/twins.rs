@@ -12,12 +12,12 @@ use crate::models::TargetConfig;
 use crate::optimizer::schedule::{Schedule, Shape};
 
 /// Both draw the same masks; sums of a few hundred products are rounded differently, 6e-8 each, and pass through up to
-/// thirty operations, layer norms among them, and an attack's steps. NaN fails.
-fn assert_alike(what: &str, cpu: &[f32], gpu: &[f32]) {
+/// thirty operations, layer norms among them. NaN fails.
+fn assert_alike(what: &str, cpu: &[f32], gpu: &[f32], tolerance: f32) {
     assert_eq!(cpu.len(), gpu.len(), "{what}: lengths");
     let scale = cpu.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
     let error = cpu.iter().zip(gpu).map(|(a, b)| (a - b).abs()).fold(0.0_f32, |max, e| if e <= max { max } else { e });
-    assert!(error <= 2e-4 * scale + 1e-8, "{what}: differ by {error} of {scale}");
+    assert!(error <= tolerance * scale + 1e-8, "{what}: differ by {error} of {scale}");
 }
 
 #[test]
@@ -37,7 +37,9 @@ fn every_loss_and_its_gradients_are_alike_on_a_gpu() {
                 let (b, from_gpu) = differentiate_on(gpu, (&on_gpu.0, &on_gpu.1), &batch, &loss, output_loss);
                 assert!((a - b).abs() <= 1e-5 * a.abs() + 1e-9, "{what}: {a} and {b}");
                 for (from_cpu, from_gpu) in from_cpu.iter().zip(&from_gpu) {
-                    assert_alike(&what, from_cpu, from_gpu);
+                    // An attack's steps go by the signs of gradients and widen what is different.
+                    let tolerance = if loss.class().starts_with("PGD") { 2e-3 } else { 2e-4 };
+                    assert_alike(&what, from_cpu, from_gpu, tolerance);
                 }
             }
         }
@@ -76,12 +78,12 @@ fn a_few_updates_are_alike_on_a_gpu_and_the_same_each_time() {
             let batch = batch(&target, 0.3, 70);
             let (totals, state) = trained(&Cpu::default(), &target, &batch);
             let (on_gpu, gpu_state) = trained(gpu, &target, &batch);
-            assert_alike("losses", &totals, &on_gpu);
+            assert_alike("losses", &totals, &on_gpu, 2e-4);
             for (from_cpu, from_gpu) in state.iter().zip(&gpu_state) {
                 // Five updates of at most 0.001 each; where a gradient is almost nothing its sign decides.
                 let error: f32 = from_cpu.iter().zip(from_gpu).map(|(a, b)| (a - b).abs()).sum();
                 let mean = error / from_cpu.len() as f32;
-                assert!(mean <= 5e-4, "parameters of {target:?} differ by {mean} on average");
+                assert!(mean <= 1e-3, "parameters of {target:?} differ by {mean} on average");
             }
             assert!(trained(gpu, &target, &batch) == (on_gpu, gpu_state), "{target:?}: not the same bits");
         }

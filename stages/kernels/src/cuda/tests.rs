@@ -10,13 +10,14 @@ const SHAPES: [[usize; 3]; 7] =
     [[1, 1, 1], [2, 5, 17], [20, 64, 128], [65, 67, 131], [3, 4, 1030], [0, 3, 4], [3, 0, 4]];
 
 type OnCpu = fn(&[f32], &[f32], &mut [f32], [usize; 3], Store);
+/// The lengths of operands and result for a shape [m, n, rows].
+type Lengths = fn([usize; 3]) -> [usize; 3];
 type OnGpu = fn(&Memory, &Memory, &mut Memory, [usize; 3], Store) -> super::Launched;
 
 #[test]
 fn products_agree_written_and_added() {
     let device = cuda_device(&[&linear::cuda::MODULE]);
-    // The lengths of operands and result for a shape [m, n, rows].
-    let products: [(&str, OnCpu, OnGpu, fn([usize; 3]) -> [usize; 3]); 3] = [
+    let products: [(&str, OnCpu, OnGpu, Lengths); 3] = [
         ("apply", linear::apply, linear::cuda::apply, |[m, n, r]| [m * n, n * r, m * r]),
         ("apply_transposed", linear::apply_transposed, linear::cuda::apply_transposed, |[m, n, r]| {
             [n * m, n * r, m * r]

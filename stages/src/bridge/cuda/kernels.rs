@@ -341,7 +341,7 @@ impl Kernels for Gpu {
         grads: SiteGradients<'_, Self>,
     ) -> DeviceResult<(), Self> {
         let grads = site_gradients(grads)?;
-        with_site(inputs, |site| Ok(masked_site::cuda::backward(site, grad_out, grads)?))
+        with_site(inputs, |site| masked_site::cuda::backward(site, grad_out, grads))
     }
 
     fn masked_activations(&self, inputs: &SiteViews<Self>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
@@ -356,7 +356,7 @@ impl Kernels for Gpu {
         grads: SiteGradients<'_, Self>,
     ) -> DeviceResult<(), Self> {
         let grads = site_gradients(grads)?;
-        with_site(inputs, |site| Ok(masked_site::cuda::masked_activations_backward(site, grad_out, grads)?))
+        with_site(inputs, |site| masked_site::cuda::masked_activations_backward(site, grad_out, grads))
     }
 
     fn squared_error(&self, prediction: &Self::View, target: &Self::View) -> DeviceResult<Array<Self>, Self> {

@@ -6,6 +6,7 @@
 
 mod kernels;
 mod memory;
+mod reduction;
 mod sequence;
 mod site;
 

@@ -12,9 +12,12 @@ use super::super::graph::DeviceResult;
 use super::super::site_views::{MaskView, SiteGradients, SiteViews, SourceView};
 use super::Gpu;
 
+/// Row numbers on the host and on the device.
+type RowNumbers = (Arc<[u32]>, Arc<CudaSlice<u32>>);
+
 thread_local! {
-    /// The numbers of the batch's rows, on the host and on the device: every site of a step has the same.
-    static ROWS: RefCell<Option<(Arc<[u32]>, Arc<CudaSlice<u32>>)>> = const { RefCell::new(None) };
+    /// The numbers of the batch's rows: every site of a step has the same.
+    static ROWS: RefCell<Option<RowNumbers>> = const { RefCell::new(None) };
 }
 
 /// Returns the gradients as memory.
