@@ -15,6 +15,8 @@ const RUN: [&str; 3] = ["run", "small.toml", "--quiet"];
 /// Returns `command` as one rank of several that meet by a file.
 fn placed(mut command: Command, bench: &Bench, rank: usize, size: usize) -> Command {
     command.env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
+    // A rank that is killed leaves its folder behind.
+    command.env("TMPDIR", bench.path());
     command.env("SPDFLOW_RENDEZVOUS", bench.path().join("meeting")).env("SPDFLOW_RENDEZVOUS_SECONDS", "30");
     command
 }

@@ -1,10 +1,12 @@
 //! The other ranks' side: computes what rank 0 hands out, in a private folder of which nothing is kept.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::connection::{Connection, Tag, reason};
 use super::job::Parcel;
@@ -13,7 +15,7 @@ use super::{RankError, World};
 use crate::capacity::Gpu;
 use crate::executor::local::Local;
 use crate::executor::{ExecutionError, Executor};
-use crate::kind::{Device, ProgressSink, Registry, StageContext, StopFlag};
+use crate::kind::{Device, ProgressSink, Registry, StageContext, StageError, StopFlag};
 
 /// What a rank may use.
 #[derive(Debug, Clone)]
@@ -99,23 +101,36 @@ fn work(parcel: &Parcel, registry: &Registry, options: &FollowerOptions, world: 
         stop: &options.stop,
     };
     match Local.execute(&*kind, &params, &context) {
-        Ok(_) => Ok(()),
+        // Rank 0 knows: all stop at the same step.
+        Ok(_) | Err(ExecutionError::Stage(StageError::Interrupted)) => Ok(()),
         Err(ExecutionError::Stage(error)) => Err(error.to_string()),
         Err(ExecutionError::Panicked { message }) => Err(format!("a bug of spdflow: {message}")),
     }
 }
 
-/// A folder for this process alone, removed with everything in it.
-struct Folder(PathBuf);
+/// A folder for this process alone, removed with everything in it; those of ranks that were killed, by the next one.
+struct Folder(PathBuf, File);
+
+/// How the names of all ranks' folders begin.
+const FOLDER: &str = "spdflow-rank-";
+
+/// A folder may be older than this before its owner has locked it, but not by much.
+const LOCKED_WITHIN: Duration = Duration::from_secs(60);
 
 impl Folder {
     fn new() -> Result<Self, String> {
-        let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        let names = (0..1000).map(|n| std::env::temp_dir().join(format!("spdflow-rank-{}-{n}", std::process::id())));
+        remove_orphans();
+        let create = |path: &Path| {
+            DirBuilder::new().mode(0o700).create(path)?;
+            let folder = File::open(path)?;
+            flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+            Ok::<_, std::io::Error>(folder)
+        };
+        let names = (0..1000).map(|n| std::env::temp_dir().join(format!("{FOLDER}{}-{n}", std::process::id())));
         let mut last = String::new();
         for path in names {
             match create(&path) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(folder) => return Ok(Self(path, folder)),
                 Err(error) => last = format!("cannot create `{}`: {error}", path.display()),
             }
         }
@@ -125,7 +140,24 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let Self(path, _locked) = self;
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+/// Removes the folders whose owners were killed: nobody has them locked.
+fn remove_orphans() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let is_old =
+            |metadata: fs::Metadata| metadata.modified().ok()?.elapsed().ok().filter(|age| *age > LOCKED_WITHIN);
+        let is_candidate = entry.file_name().to_string_lossy().starts_with(FOLDER)
+            && entry.metadata().ok().filter(fs::Metadata::is_dir).and_then(is_old).is_some();
+        let is_orphan = is_candidate
+            && File::open(entry.path())
+                .is_ok_and(|folder| flock(folder, FlockOperation::NonBlockingLockExclusive).is_ok());
+        if is_orphan {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -179,4 +211,27 @@ impl ProgressSink for Silent {
     fn step(&self, _: u64, _: u64, _: Option<(&str, f64)>) {}
     fn resumed(&self, _: u64) {}
     fn log(&self, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn folders_that_killed_ranks_left_are_removed_and_those_in_use_are_not() {
+        let orphan = std::env::temp_dir().join(format!("{FOLDER}test-{}", std::process::id()));
+        fs::create_dir_all(orphan.join("inputs")).unwrap();
+        let long_ago = SystemTime::now() - 2 * LOCKED_WITHIN;
+        let in_use = Folder::new().unwrap();
+        in_use.1.set_modified(long_ago).unwrap();
+        assert!(orphan.exists(), "a new folder may be about to be locked");
+        File::open(&orphan).unwrap().set_modified(long_ago).unwrap();
+        remove_orphans();
+        assert!(!orphan.exists() && in_use.0.exists());
+        let path = in_use.0.clone();
+        drop(in_use);
+        assert!(!path.exists());
+    }
 }

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::{Duration, Instant};
+
 use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{StageContext, StageError};
 
@@ -17,6 +19,18 @@ use crate::collective::Ranks;
 use crate::data::{Batch, InputDistribution};
 use crate::decomposition::config::DecomposeParams;
 use crate::optimizer::parameters::Parameters;
+
+/// A signal to all ranks reaches them one after the other.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// Returns whether this rank is asked to stop, now or in a moment.
+fn is_asked_soon(context: &StageContext<'_>) -> bool {
+    let begin = Instant::now();
+    while !context.should_stop() && begin.elapsed() < SAME_WISH {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    context.should_stop()
+}
 
 /// The ranks of a decomposition, seen from one of them.
 pub(super) struct Together<'a> {
@@ -87,7 +101,7 @@ impl<'a> Together<'a> {
     pub(super) fn stopped(&self, context: &StageContext<'_>, step: u64) -> StageError {
         match self.stop {
             // The run itself was not asked, so it would not know what to do with an interruption.
-            Some(rank) if rank > 0 && self.leads() && !context.should_stop() => StageError::failed_with_hint(
+            Some(rank) if rank > 0 && self.leads() && !is_asked_soon(context) => StageError::failed_with_hint(
                 format!("rank {rank} of {} was asked to stop before step {step}", self.ranks.size()),
                 "run it again: it goes on from that step",
             ),

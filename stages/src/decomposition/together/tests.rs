@@ -272,6 +272,7 @@ fn whoever_is_asked_to_stop_stops_all() {
         let texts: Vec<String> = ends.into_iter().map(|end| end.unwrap().unwrap_err().to_string()).collect();
         let leader = ["interrupted", "rank 1 of 2 was asked to stop before step 12"][which];
         assert_eq!(texts, [leader, "interrupted"]);
+        // Rank 0 has waited in vain for a wish of its own, as after a signal to all.
         let saved = std::fs::read_to_string(folders[0].path().join("decomposition.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&saved).unwrap()["step"], 12);
         assert!(!folders[1].path().join("decomposition.json").exists(), "rank 0 alone saves");
