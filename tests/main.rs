@@ -20,6 +20,7 @@ mod logs;
 mod misfits;
 mod mistakes;
 mod pipeline_files;
+mod ranks;
 mod remotes;
 mod replay;
 mod running;

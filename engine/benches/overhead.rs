@@ -87,6 +87,7 @@ fn options() -> RunOptions {
         threads: 2,
         keep_going: false,
         device: Device::Cpu,
+        ranks: 1,
         checkpoint_every: Duration::from_secs(30),
         locked: None,
         remote: None,

@@ -181,7 +181,7 @@ pub fn to_json(value: &Value) -> serde_json::Value {
     }
 }
 
-fn from_json(json: &serde_json::Value, path: &mut String) -> Result<Value, FingerprintError> {
+pub(crate) fn from_json(json: &serde_json::Value, path: &mut String) -> Result<Value, FingerprintError> {
     use serde_json::Value as Json;
     let refused = |path: &str| FingerprintError::NotAValue { path: path.to_owned() };
     let data = match json {

@@ -10,7 +10,7 @@ use spdflow_cache::{Cache, Digest, Lease, Lookup};
 
 use crate::error::RunError;
 use crate::fingerprint::check_key;
-use crate::kind::Device;
+use crate::kind::NumericTarget;
 use crate::pipeline::Pipeline;
 use crate::plan::{input_digests, key};
 
@@ -63,7 +63,7 @@ pub fn gather(
     pipeline: &Pipeline,
     cache: &Cache,
     lease: &Lease,
-    device: Device,
+    target: &NumericTarget,
     source: Option<Source<'_>>,
     done: &(dyn Fn(&Gathered) + Sync),
 ) -> Result<Vec<Gathered>, RunError> {
@@ -74,7 +74,7 @@ pub fn gather(
         for (index, instance) in pipeline.instances.iter().enumerate() {
             if !gathered.contains_key(&index) && instance.parents().all(|parent| artifacts.contains_key(&parent)) {
                 let inputs = input_digests(instance, |parent| artifacts.get(&parent).copied());
-                wave.entry(key(instance, &inputs, device).fingerprint()).or_default().push(index);
+                wave.entry(key(instance, &inputs, target).fingerprint()).or_default().push(index);
             }
         }
         if wave.is_empty() {

@@ -6,7 +6,6 @@
 //! concrete kind: the binary hands it a [`Registry`].
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +16,9 @@ use serde::de::DeserializeOwned;
 use spdflow_cache::Digest;
 
 use crate::capacity::Gpu;
+pub use crate::device::{Device, NumericTarget};
 use crate::outside::{Outside, OutsideFiles};
+use crate::ranks::World;
 use crate::value::{DecodeError, Value};
 
 /// The fixed facts about a stage kind.
@@ -58,6 +59,9 @@ pub trait Kind: Send + Sync + 'static {
 
     /// The fixed facts.
     const INFO: KindInfo;
+
+    /// Whether the processes of a run compute it together, if there are several ([`StageContext::world`]).
+    const USES_RANKS: bool = false;
 
     /// Returns what is wrong with parameters that have the right types, each at its path.
     fn validate(params: &Self::Params) -> Vec<ParamIssue> {
@@ -116,6 +120,11 @@ pub trait StageKind: Send + Sync {
     /// Returns the fixed facts.
     fn info(&self) -> &'static KindInfo;
 
+    /// Returns whether the processes of a run compute it together.
+    fn uses_ranks(&self) -> bool {
+        false
+    }
+
     /// Returns the parameters with every default filled in and every number in its canonical type.
     ///
     /// # Errors
@@ -149,6 +158,10 @@ pub struct Typed<K>(std::marker::PhantomData<fn() -> K>);
 impl<K: Kind> StageKind for Typed<K> {
     fn info(&self) -> &'static KindInfo {
         const { &K::INFO }
+    }
+
+    fn uses_ranks(&self) -> bool {
+        K::USES_RANKS
     }
 
     fn resolve(&self, params: &Value) -> Result<Value, Vec<DecodeError>> {
@@ -219,36 +232,6 @@ impl Registry {
     }
 }
 
-/// Where numbers are computed; part of the fingerprint, since bits differ between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// The processor.
-    Cpu,
-    /// The CUDA device of this index.
-    Cuda(usize),
-}
-
-impl Device {
-    /// Returns the name that enters fingerprints: `cpu` or `cuda`.
-    #[must_use]
-    pub fn numeric_target(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda(_) => "cuda",
-        }
-    }
-}
-
-/// Writes the device as `--device` reads it: `cpu`, `cuda:1`.
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
-        }
-    }
-}
-
 /// Everything a running stage may see and touch.
 pub struct StageContext<'a> {
     /// The input artifacts by slot name; a slot with `many = false` holds exactly one.
@@ -267,6 +250,8 @@ pub struct StageContext<'a> {
     pub gpus: &'a [Gpu],
     /// Where to compute; on CUDA the first of the stage's GPUs, if it has any.
     pub device: Device,
+    /// The processes that compute the stage together; all of them are given the same parameters and inputs.
+    pub world: &'a dyn World,
     /// How much work a kill may cost at most.
     pub checkpoint_every: Duration,
     /// Where progress and log lines go.

@@ -6,6 +6,7 @@
 
 mod artifact;
 pub mod capacity;
+mod device;
 pub mod diagnostic;
 pub mod error;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod params;
 pub mod pipeline;
 pub mod plan;
 pub mod program;
+pub mod ranks;
 pub mod run;
 mod select;
 pub mod shell;

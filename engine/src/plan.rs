@@ -11,7 +11,7 @@ use spdflow_cache::Digest;
 
 use crate::error::RunError;
 use crate::fingerprint::{Key, fingerprint};
-use crate::kind::Device;
+use crate::kind::NumericTarget;
 use crate::pipeline::{Instance, Pipeline};
 use crate::why::{Comparison, Earlier};
 use crate::workspace::{Found, Known, Workspace, known_of_memo};
@@ -138,7 +138,12 @@ fn add_ancestors(pipeline: &Pipeline, members: &mut [bool]) {
 ///
 /// # Errors
 /// [`RunError`] if the cache cannot be read, or a result that must be known is not.
-pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, device: Device) -> Result<Plan, RunError> {
+pub fn plan(
+    pipeline: &Pipeline,
+    workspace: &Workspace<'_>,
+    scope: &Scope,
+    target: &NumericTarget,
+) -> Result<Plan, RunError> {
     let members = scope.members(pipeline);
     let needed = scope.needed(pipeline, &members);
     let forced = scope.forced(pipeline);
@@ -164,7 +169,7 @@ pub fn plan(pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope, devic
             }
             None => {
                 let known = |parent: usize| artifacts[parent].expect("no parent is without a result here");
-                let fingerprint = fingerprint_of(instance, known, device);
+                let fingerprint = fingerprint_of(instance, known, target);
                 let warnings = &mut plan.warnings;
                 let found = if is_forced {
                     Found::Absent { why: "forced".to_owned() }
@@ -202,7 +207,7 @@ impl Plan {
         pipeline: &Pipeline,
         workspace: &Workspace<'_>,
         scope: &Scope,
-        device: Device,
+        target: &NumericTarget,
     ) -> Result<(), RunError> {
         let forced = scope.forced(pipeline);
         let artifacts: BTreeMap<usize, Digest> =
@@ -218,7 +223,7 @@ impl Plan {
                 continue;
             }
             let inputs = input_digests(instance, |producer| artifacts.get(&producer).copied());
-            let wanted = key(instance, &inputs, device).preimage();
+            let wanted = key(instance, &inputs, target).preimage();
             let producers = |slot: &str| {
                 let producers = instance.inputs.get(slot).into_iter().flatten();
                 producers.map(|producer| pipeline.instances[*producer].id.to_string()).collect()
@@ -264,23 +269,27 @@ pub(crate) fn input_digests(
 }
 
 /// Returns the fingerprint of an instance whose producers have made these artifacts: that of its [`key`].
-fn fingerprint_of(instance: &Instance, artifact: impl Fn(usize) -> Digest, device: Device) -> Digest {
+fn fingerprint_of(instance: &Instance, artifact: impl Fn(usize) -> Digest, target: &NumericTarget) -> Digest {
     let info = instance.kind.info();
     let inputs = instance.inputs.iter().map(|(slot, producers)| {
         let digests = producers.iter().map(|producer| artifact(*producer));
         (slot.as_str(), digests)
     });
-    fingerprint(info.name, info.version, &instance.params, inputs, device.numeric_target())
+    fingerprint(info.name, info.version, &instance.params, inputs, target.of(&*instance.kind))
 }
 
 /// Returns the key of an instance with the given inputs.
-pub(crate) fn key<'a>(instance: &'a Instance, inputs: &'a BTreeMap<String, Vec<Digest>>, device: Device) -> Key<'a> {
+pub(crate) fn key<'a>(
+    instance: &'a Instance,
+    inputs: &'a BTreeMap<String, Vec<Digest>>,
+    target: &'a NumericTarget,
+) -> Key<'a> {
     let info = instance.kind.info();
     Key {
         kind: info.name,
         version: info.version,
         params: &instance.params,
         inputs,
-        numeric_target: device.numeric_target(),
+        numeric_target: target.of(&*instance.kind),
     }
 }

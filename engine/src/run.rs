@@ -7,6 +7,7 @@
 mod compute;
 mod exchange;
 mod journal;
+mod options;
 mod progress;
 mod ready;
 mod replay;
@@ -18,58 +19,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{BuildInfo, Digest, MachineInfo, Metric};
+use spdflow_cache::{Digest, MachineInfo, Metric};
 
-use crate::capacity::{Capacity, Gpu};
+use crate::capacity::Capacity;
 use crate::error::RunError;
 use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
 use crate::executor::Executor;
 use crate::expectation::Expectation;
-use crate::kind::{Device, StopFlag};
-use crate::lock::Lock;
+use crate::kind::NumericTarget;
 use crate::machine::{machine_info, now_text};
 use crate::pipeline::Pipeline;
-use crate::plan::{Action, Plan, Scope, input_digests, plan};
+use crate::plan::{Action, Plan, input_digests, plan};
 use crate::workspace::Workspace;
 
 use exchange::Exchange;
 pub use exchange::RemoteOptions;
 use journal::Journal;
+pub use options::RunOptions;
 use ready::Held;
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
 use stage::{End, Job, Session};
-
-/// How to run.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// Which part of the pipeline.
-    pub scope: Scope,
-    /// How many stages may run at once.
-    pub jobs: usize,
-    /// How many threads they share.
-    pub threads: usize,
-    /// How much memory they share; that of the machine where absent.
-    pub memory_bytes: Option<u64>,
-    /// The GPUs that are given out.
-    pub gpus: Vec<Gpu>,
-    /// Whether what does not depend on a failed stage is still done.
-    pub keep_going: bool,
-    /// Where to compute.
-    pub device: Device,
-    /// How much work a kill may cost at most.
-    pub checkpoint_every: Duration,
-    /// What every key and result must be, if the run may make nothing else.
-    pub locked: Option<Lock>,
-    /// Where results are looked for before they are computed, and sent after.
-    pub remote: Option<RemoteOptions>,
-    /// The arguments of `spdflow run` that say what is run, but for the file: for the script that repeats the run.
-    pub arguments: Vec<String>,
-    /// Raised when the user wants to stop.
-    pub stop: StopFlag,
-    /// The program, for records.
-    pub build: BuildInfo,
-}
 
 /// What became of a run.
 #[derive(Debug)]
@@ -125,7 +95,8 @@ pub fn run(
 
     // What the plan finds must not be collected as garbage before the run has said that it needs it.
     let hold = workspace.cache.hold()?;
-    let plan = plan(pipeline, workspace, &options.scope, options.device)?;
+    let target = NumericTarget::new(options.device, options.ranks);
+    let plan = plan(pipeline, workspace, &options.scope, &target)?;
     let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
     let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
     lease.add_held(&hold, &needed)?;
@@ -159,6 +130,7 @@ pub fn run(
         listener: &journal,
         audience: listener,
         device: options.device,
+        target: &target,
         checkpoint_every: options.checkpoint_every,
         locked: options.locked.as_ref(),
         stop: &options.stop,

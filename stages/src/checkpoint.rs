@@ -75,10 +75,25 @@ impl Checkpoints {
         metrics: &MetricLog,
     ) -> Result<(), StageError> {
         let stop = context.should_stop();
-        if stop || self.is_due() {
+        self.keep_if(stop, step, parameters, metrics)?;
+        if stop { Err(StageError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Saves the state before `step` if it `must` be or a save is due.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::save`].
+    pub fn keep_if<D: Backend>(
+        &mut self,
+        must: bool,
+        step: u64,
+        parameters: &Parameters<D>,
+        metrics: &MetricLog,
+    ) -> Result<(), StageError> {
+        if must || self.is_due() {
             self.save(step, parameters.updates(), metrics, &parameters.checkpoint())?;
         }
-        if stop { Err(StageError::Interrupted) } else { Ok(()) }
+        Ok(())
     }
 
     /// Saves the state before `step`.

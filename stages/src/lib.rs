@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod bridge;
 pub mod checkpoint;
 pub mod cluster;
+pub mod collective;
 pub mod command;
 pub mod compare;
 pub mod data;

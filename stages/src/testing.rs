@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{Device, InputArtifact, Kind, ProgressSink, StageContext, StageError, StopFlag, Summary};
+use spdflow_engine::ranks::Alone;
 
 struct Silent;
 
@@ -46,6 +47,7 @@ pub(crate) fn run_kind<K: Kind>(
         threads,
         gpus: &[],
         device: Device::Cpu,
+        world: &Alone,
         checkpoint_every: Duration::from_secs(30),
         progress: &Silent,
         stop: &stop,

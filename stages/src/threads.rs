@@ -3,19 +3,32 @@
 use dfdx::prelude::Cpu;
 use spdflow_engine::kind::{Device, StageContext, StageError};
 
-/// Returns what `work` returns on the device that the user chose, with the threads that the stage may use.
+use crate::bridge::Backend;
+
+/// Something to do on whatever device there is.
+pub(crate) trait DeviceWork: Send {
+    /// What comes of it.
+    type Output: Send;
+
+    /// Does it.
+    fn run<D: Backend>(self, device: &D) -> Result<Self::Output, StageError>;
+}
+
+/// Returns what `work` makes on the device that the user chose, with the threads that the stage may use.
 ///
 /// # Errors
-/// Those of `work`; [`StageError::Failed`] if this build cannot use the device or the system gives no threads.
-pub(crate) fn on_device<T: Send>(
-    context: &StageContext<'_>,
-    work: impl FnOnce(&Cpu) -> Result<T, StageError> + Send,
-) -> Result<T, StageError> {
+/// Those of `work`; [`StageError::Failed`] if this build or this machine cannot use the device, or the system gives no
+/// threads.
+pub(crate) fn on_device<W: DeviceWork>(context: &StageContext<'_>, work: W) -> Result<W::Output, StageError> {
     match context.device {
-        Device::Cpu => with_threads(context.threads, || work(&Cpu::default()))?,
+        Device::Cpu => with_threads(context.threads, || work.run(&Cpu::default()))?,
+        #[cfg(feature = "cuda")]
+        Device::Cuda(ordinal) => crate::bridge::on_gpu(ordinal, |device| work.run(device))
+            .map_err(|error| StageError::failed_with_hint(error.message, error.hint))?,
+        #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(StageError::failed_with_hint(
             "this build of spdflow has no CUDA support",
-            "leave out `--device`, or use `--device cpu`",
+            "leave out `--device`, or use `--device cpu`; building with `--features cuda` adds it",
         )),
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Variables of the tester's own that would change what `spdflow` does.
-const UNWANTED: [&str; 7] = [
+const UNWANTED: [&str; 14] = [
     "SPDFLOW_CACHE",
     "SPDFLOW_REMOTE",
     "RAYON_NUM_THREADS",
@@ -18,6 +18,13 @@ const UNWANTED: [&str; 7] = [
     "NO_COLOR",
     "CLICOLOR",
     "CLICOLOR_FORCE",
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SPDFLOW_RENDEZVOUS",
+    "SPDFLOW_RENDEZVOUS_SECONDS",
+    "SLURM_PROCID",
 ];
 
 /// A folder to run `spdflow` in.
@@ -75,7 +82,7 @@ impl Bench {
 }
 
 impl Outcome {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 output");
         Self { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
     }

@@ -10,7 +10,8 @@ mod remote;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use spdflow_engine::kind::Device;
+use spdflow_engine::kind::{Device, NumericTarget};
+use spdflow_engine::ranks::Place;
 
 pub(crate) use cache::{CacheCommand, CacheFolderArgs, GcArgs, LsArgs, PinArgs};
 pub(crate) use machine::MachineArgs;
@@ -141,6 +142,23 @@ pub(crate) struct StoreArgs {
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
     pub(crate) device: Device,
+    /// How many processes compute a stage together, where it can be divided; by default as many as were started.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) ranks: Option<u16>,
+}
+
+impl StoreArgs {
+    /// Returns what of where results are computed enters their fingerprints.
+    pub(crate) fn target(&self) -> NumericTarget {
+        NumericTarget::new(self.device, self.ranks())
+    }
+
+    /// Returns how many processes compute a stage together.
+    pub(crate) fn ranks(&self) -> usize {
+        let started =
+            || Place::from_variables(|name| std::env::var(name).ok()).ok().flatten().map_or(1, |place| place.size);
+        self.ranks.map_or_else(started, usize::from)
+    }
 }
 
 /// Which part of a pipeline is run or planned.

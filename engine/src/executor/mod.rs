@@ -1,6 +1,7 @@
 //! Where stages run. An executor takes one stage with everything it may see and touch, and brings back its summary.
 
 pub mod local;
+pub mod ranked;
 
 use crate::kind::{StageContext, StageError, StageKind, Summary};
 use crate::value::Value;

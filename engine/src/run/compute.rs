@@ -20,6 +20,7 @@ use crate::kind::{InputArtifact, StageContext, StageError, Summary};
 use crate::machine::now_text;
 use crate::outputs::Placed;
 use crate::pipeline::Instance;
+use crate::ranks::Alone;
 use crate::run::progress::StageProgress;
 use crate::run::schedule::Done;
 use crate::run::stage::{End, Job, Session, StageFailure};
@@ -185,6 +186,7 @@ impl Session<'_> {
             threads: job.threads,
             gpus: &job.gpus,
             device: self.device_of(job),
+            world: &Alone,
             checkpoint_every: self.checkpoint_every,
             progress: &progress,
             stop: &stop,

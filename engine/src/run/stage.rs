@@ -12,7 +12,7 @@ use crate::capacity::Gpu;
 use crate::error::RunError;
 use crate::event::{Event, Listener, Outcome};
 use crate::executor::Executor;
-use crate::kind::{Device, StopFlag};
+use crate::kind::{Device, NumericTarget, StopFlag};
 use crate::lock::Lock;
 use crate::outputs::Placed;
 use crate::pipeline::{Instance, Pipeline};
@@ -31,6 +31,8 @@ pub(crate) struct Session<'a> {
     /// Whom the journal passes it on to.
     pub(crate) audience: &'a dyn Listener,
     pub(crate) device: Device,
+    /// What of it enters fingerprints.
+    pub(crate) target: &'a NumericTarget,
     pub(crate) checkpoint_every: Duration,
     pub(crate) locked: Option<&'a Lock>,
     pub(crate) stop: &'a StopFlag,
@@ -113,7 +115,7 @@ impl Session<'_> {
     /// Brings the job to its end and reports it.
     pub(crate) fn work(&self, job: &Job<'_>) -> Result<End, RunError> {
         let begin = Instant::now();
-        let key = plan::key(job.instance, &job.inputs, self.device);
+        let key = plan::key(job.instance, &job.inputs, self.target);
         let fingerprint = key.fingerprint();
         self.expect_as_locked(job.instance, fingerprint, None)?;
         self.need(fingerprint)?;

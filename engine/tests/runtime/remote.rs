@@ -213,7 +213,7 @@ fn results_are_gathered_as_their_inputs_become_known() {
     let cache = place.cache();
     let lease = cache.lease().unwrap();
     let states = |source| {
-        let gathered = gather(&chain(23), &cache, &lease, Device::Cpu, source, &|_| ()).unwrap();
+        let gathered = gather(&chain(23), &cache, &lease, &Device::Cpu.into(), source, &|_| ()).unwrap();
         let word = |state: &GatheredState| match state {
             GatheredState::Known => "known".to_owned(),
             GatheredState::Taken(transfer) => format!("taken, {} files", transfer.files),

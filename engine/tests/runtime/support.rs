@@ -310,7 +310,7 @@ impl Place {
     pub fn plan(&self, pipeline: &Pipeline, scope: &Scope) -> Plan {
         let cache = self.cache();
         let workspace = Workspace::new(&cache, &self.out(), pipeline);
-        plan(pipeline, &workspace, scope, Device::Cpu).unwrap()
+        plan(pipeline, &workspace, scope, &Device::Cpu.into()).unwrap()
     }
 
     /// Returns every file below `out/`, with its contents.
@@ -395,6 +395,7 @@ pub fn options() -> RunOptions {
         gpus: Vec::new(),
         keep_going: false,
         device: Device::Cpu,
+        ranks: 1,
         checkpoint_every: Duration::from_secs(30),
         stop: StopFlag::new(),
         build: BuildInfo {

@@ -21,6 +21,8 @@ pub mod ascent;
 pub mod attention;
 pub mod bf16;
 pub mod ci_mlp;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod divergence;
 mod elementwise;
 pub mod embedding;

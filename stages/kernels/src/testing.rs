@@ -80,3 +80,36 @@ fn normal_cdf(x: f64) -> f64 {
         if x > 0.0 { 1.0 - tail } else { tail }
     }
 }
+
+/// Returns the first GPU with the kernels of `modules`.
+///
+/// # Panics
+/// If there is no GPU that works, or it refuses the kernels.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda_device(modules: &[&crate::cuda::Module]) -> crate::cuda::Handle {
+    let found = cudarc::driver::result::init().and_then(|()| cudarc::driver::CudaDevice::new(0));
+    let device = found.unwrap_or_else(|error| panic!("tests with the feature `cuda` need a GPU that works: {error:?}"));
+    crate::cuda::load(&device, modules).unwrap_or_else(|error| panic!("{error}"));
+    device
+}
+
+/// Returns a new array on the device with the given numbers.
+#[cfg(feature = "cuda")]
+#[track_caller]
+pub(crate) fn on_device(device: &crate::cuda::Handle, data: &[f32]) -> crate::cuda::Memory {
+    crate::cuda::upload(device, data).expect("memory on the GPU")
+}
+
+/// Returns a new array of NaN on the device, for results that are to be written.
+#[cfg(feature = "cuda")]
+#[track_caller]
+pub(crate) fn unwritten(device: &crate::cuda::Handle, length: usize) -> crate::cuda::Memory {
+    on_device(device, &vec![f32::NAN; length])
+}
+
+/// Returns an array's numbers, once every kernel before has run.
+#[cfg(feature = "cuda")]
+#[track_caller]
+pub(crate) fn from_device(array: &crate::cuda::Memory) -> Vec<f32> {
+    crate::cuda::download(array).expect("the kernels ran")
+}

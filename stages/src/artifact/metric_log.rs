@@ -29,6 +29,13 @@ impl MetricLog {
         self.values.push(value);
     }
 
+    /// Forgets all rows but the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        self.steps.truncate(rows);
+        self.names.truncate(rows);
+        self.values.truncate(rows);
+    }
+
     /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,13 +3,13 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! [`Gradient`]s they are given, or write those that are fresh; `None` means nobody needs that gradient.
 
-use dfdx::prelude::{Device, HasErr, Storage};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
 use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::reduction::Reduction;
 use super::sequence::SequenceKernels;
 use super::site_views::{SiteGradients, SiteViews};
 
@@ -28,41 +28,51 @@ impl<D: Buffers> Clone for Array<D> {
 }
 
 /// The memory behind a gradient.
-pub type GradientBuffer<D> = <D as Storage<f32>>::Vec;
+pub type GradientBuffer<D> = <D as Buffers>::Gradient;
 
 /// A gradient that an operation contributes to.
 ///
-/// The first contribution may overwrite: its memory starts with arbitrary contents, and nobody clears what is written
-/// anyway. A kernel that can only add asks its device to clear the memory first.
+/// The first contribution may overwrite: there is no memory before it, and nobody clears what is written anyway.
 pub struct Gradient<D: Buffers> {
-    /// As long as the gradient, or of no use yet if it is fresh.
-    pub(super) memory: GradientBuffer<D>,
+    /// What has flowed into it so far.
+    pub(super) memory: Option<GradientBuffer<D>>,
+    /// Whose memory it is.
+    pub(super) device: D,
     /// How many elements it has.
     pub(super) length: usize,
-    /// Whether nothing has flowed into it yet.
-    pub(super) fresh: bool,
 }
 
 impl<D: Buffers> Gradient<D> {
     /// Returns a gradient to add to.
     pub fn of(device: &D, memory: GradientBuffer<D>) -> Self {
-        let length = Storage::<f32>::len(device, &memory);
-        Self { memory, length, fresh: false }
+        Self { length: D::length(&memory), memory: Some(memory), device: device.clone() }
     }
 
-    /// Returns its memory.
-    pub fn into_memory(self) -> GradientBuffer<D> {
-        self.memory
+    /// Returns its memory, zeros if nothing has flowed into it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_memory(self) -> DeviceResult<GradientBuffer<D>, D> {
+        self.memory.map_or_else(|| self.device.zeros(self.length), Ok)
     }
 }
 
 /// Memory: how kernels read tensors and how parameters live outside the tape.
-pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sync> + Send + Sync {
+pub trait Buffers: Clone + Send + Sync + 'static {
+    /// What goes wrong on the device.
+    type Err: std::fmt::Debug + Send;
+
+    /// The memory behind a gradient.
+    type Gradient: Send + Sync;
+
     /// Shared read access to a matrix's data; the backward pass keeps what it needs.
     type View: Clone + Send + Sync + 'static;
 
     /// Memory that the optimiser updates in place: parameters and their moments.
     type Buffer: Send + Sync + 'static;
+
+    /// Whether a step computes its batch in parts, several at once on threads of the host.
+    const COMPUTES_IN_PARTS: bool;
 
     /// Returns a matrix with the given data, row-major.
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self>;
@@ -82,8 +92,14 @@ pub trait Buffers: Device<f32> + HasErr<Err: Send> + Storage<f32, Vec: Send + Sy
     /// Returns a gradient's data.
     fn read_gradient(gradient: &GradientBuffer<Self>) -> Vec<f32>;
 
-    /// Makes a gradient `length` zeros.
-    fn clear_gradient(&self, gradient: &mut GradientBuffer<Self>, length: usize) -> DeviceResult<(), Self>;
+    /// Returns how many elements a gradient has.
+    fn length(gradient: &Self::Gradient) -> usize;
+
+    /// Returns a gradient of zeros.
+    fn zeros(&self, length: usize) -> DeviceResult<Self::Gradient, Self>;
+
+    /// Returns a gradient of ones.
+    fn ones(&self, length: usize) -> DeviceResult<Self::Gradient, Self>;
 
     /// Takes back a gradient that nobody needs any more.
     fn recycle_gradient(gradient: GradientBuffer<Self>);
@@ -433,4 +449,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels + SequenceKernels {}
+pub trait Backend: Kernels + SequenceKernels + Reduction {}

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use dfdx::prelude::Cpu;
-
+use dfdx::prelude::{Cpu, CpuError};
 use spdflow_kernels::Store;
 
 use super::backend::{Array, Buffers, Gradient, GradientBuffer};
@@ -13,25 +12,25 @@ use super::pool::Pooled;
 impl Gradient<Cpu> {
     /// Returns the memory and what to do with what it holds; all of it must be written if it says so.
     pub(super) fn parts(&mut self) -> (&mut [f32], Store) {
-        let store = if self.fresh { Store::Write } else { Store::Add };
-        if self.fresh {
-            *self.memory = Pooled::filled_by(self.length, |_| ()).into_vec();
-            self.fresh = false;
-        }
-        (&mut self.memory, store)
+        let store = if self.memory.is_none() { Store::Write } else { Store::Add };
+        let length = self.length;
+        (self.memory.get_or_insert_with(|| Pooled::filled_by(length, |_| ()).into_vec()), store)
     }
 
     /// Returns the memory to add to.
     pub(super) fn sum(&mut self) -> &mut [f32] {
-        let (memory, store) = self.parts();
-        store.nothing(memory);
-        memory
+        let length = self.length;
+        self.memory.get_or_insert_with(|| Pooled::zeros(length).into_vec())
     }
 }
 
 impl Buffers for Cpu {
+    type Err = CpuError;
+    type Gradient = Vec<f32>;
     type View = Arc<Pooled>;
     type Buffer = Vec<f32>;
+
+    const COMPUTES_IN_PARTS: bool = true;
 
     fn upload(&self, data: Vec<f32>, shape: (usize, usize)) -> DeviceResult<Array<Self>, Self> {
         assert_eq!(data.len(), shape.0 * shape.1, "data of a matrix {shape:?}");
@@ -59,13 +58,20 @@ impl Buffers for Cpu {
         gradient.to_vec()
     }
 
-    fn clear_gradient(&self, gradient: &mut GradientBuffer<Self>, length: usize) -> DeviceResult<(), Self> {
-        **gradient = Pooled::zeros(length).into_vec();
-        Ok(())
+    fn length(gradient: &Vec<f32>) -> usize {
+        gradient.len()
     }
 
-    fn recycle_gradient(mut gradient: GradientBuffer<Self>) {
-        drop(Pooled::from(std::mem::take(&mut *gradient)));
+    fn zeros(&self, length: usize) -> DeviceResult<Vec<f32>, Self> {
+        Ok(Pooled::zeros(length).into_vec())
+    }
+
+    fn ones(&self, length: usize) -> DeviceResult<Vec<f32>, Self> {
+        Ok(Pooled::filled_by(length, |ones| ones.fill(1.0)).into_vec())
+    }
+
+    fn recycle_gradient(gradient: Vec<f32>) {
+        drop(Pooled::from(gradient));
     }
 }
 

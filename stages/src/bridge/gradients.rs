@@ -16,7 +16,7 @@ pub fn sum_gradients<D: Backend>(
         let mut sum = Gradient::of(device, gradient);
         device.add_backward(&more, &mut sum)?;
         D::recycle_gradient(more);
-        Ok(sum.into_memory())
+        sum.into_memory()
     };
     sums.into_iter().zip(more).map(sum).collect()
 }

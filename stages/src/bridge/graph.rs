@@ -1,26 +1,27 @@
 //! The values of one step and how they depend on each other.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use dfdx::prelude::{Gradients, HasErr, OwnedTape, PutTape, Tape};
+use dfdx::prelude::{Cpu, CpuError, OwnedTape, PutTape, Rank0, Tape, Tensor, ZerosTensor};
 use dfdx::tensor_ops::Backward;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::backend::{Array, Backend, Gradient, GradientBuffer};
+use super::backend::{Array, Backend, Buffers, Gradient, GradientBuffer};
 use super::factored::{Factored, Memo};
-use super::slot::{Identity, Slot};
+use super::slot::{Gradients, Identity, Shared, Slot};
 
 /// A result whose error is the device's.
-pub type DeviceResult<T, D> = Result<T, <D as HasErr>::Err>;
+pub type DeviceResult<T, D> = Result<T, <D as Buffers>::Err>;
 
 /// A matrix that the step computes with. Cloning is cheap and keeps the identity.
 pub struct Var<D: Backend>(Arc<Node<D>>);
 
 enum Node<D: Backend> {
     /// A matrix, and its identity on the tape where a gradient flows.
-    Dense(Array<D>, Option<Identity<D>>),
+    Dense(Array<D>, Option<Identity>),
     /// A sum of products that nobody has multiplied out yet.
     Factored(Factored<D>),
 }
@@ -48,21 +49,20 @@ impl<D: Backend> Var<D> {
         }
     }
 
-    fn traced(device: &D, array: Array<D>) -> DeviceResult<Self, D> {
-        let identity = Some(device.try_zeros()?);
-        Ok(Self(Arc::new(Node::Dense(array, identity))))
+    fn traced(array: Array<D>) -> Self {
+        Self(Arc::new(Node::Dense(array, Some(Identity::fresh()))))
     }
 
-    fn identity(&self) -> Option<&Identity<D>> {
+    fn identity(&self) -> Option<Identity> {
         match &*self.0 {
-            Node::Dense(_, identity) => identity.as_ref(),
+            Node::Dense(_, identity) => *identity,
             Node::Factored(_) => None,
         }
     }
 
-    fn slot(&self, device: &D) -> Option<Slot<D>> {
+    fn slot(&self) -> Option<Slot> {
         let (features, rows) = self.shape();
-        self.identity().map(|identity| Slot::new(device, identity, features * rows))
+        self.identity().map(|identity| Slot { identity, length: features * rows })
     }
 
     /// Returns `(features, rows)`.
@@ -128,10 +128,24 @@ pub enum Precision {
     Bf16,
 }
 
+/// What has been recorded: dfdx's tape, which runs the operations backwards, and the gradients they share.
+struct Recording<D: Backend> {
+    tape: OwnedTape<f32, Cpu>,
+    gradients: Shared<D>,
+    /// What ended a backward pass: dfdx's tape knows errors of its own devices only.
+    failure: Rc<RefCell<Option<D::Err>>>,
+}
+
+impl<D: Backend> Recording<D> {
+    fn new(device: &D) -> Self {
+        Self { tape: OwnedTape::default(), gradients: Gradients::shared(device), failure: Rc::default() }
+    }
+}
+
 /// One step's computation. Drop it with the step.
 pub struct Graph<D: Backend> {
     device: D,
-    tape: Option<RefCell<OwnedTape<f32, D>>>,
+    recording: Option<RefCell<Recording<D>>>,
     precision: Precision,
     pub(super) memo: RefCell<Memo<D>>,
 }
@@ -141,7 +155,7 @@ impl<D: Backend> Graph<D> {
     pub fn recording(device: &D) -> Self {
         Self {
             device: device.clone(),
-            tape: Some(RefCell::default()),
+            recording: Some(RefCell::new(Recording::new(device))),
             precision: Precision::F32,
             memo: RefCell::default(),
         }
@@ -149,7 +163,7 @@ impl<D: Backend> Graph<D> {
 
     /// Returns a graph that only computes.
     pub fn detached(device: &D) -> Self {
-        Self { device: device.clone(), tape: None, precision: Precision::F32, memo: RefCell::default() }
+        Self { device: device.clone(), recording: None, precision: Precision::F32, memo: RefCell::default() }
     }
 
     /// Returns the graph computing with this precision; it is f32 otherwise.
@@ -183,7 +197,7 @@ impl<D: Backend> Graph<D> {
     /// # Errors
     /// The device's.
     pub fn leaf(&self, array: Array<D>) -> DeviceResult<Var<D>, D> {
-        if self.tape.is_some() { Var::traced(&self.device, array) } else { Ok(Var::constant(array)) }
+        Ok(if self.recording.is_some() { Var::traced(array) } else { Var::constant(array) })
     }
 
     /// Records one operation: `array` was made from `inputs`.
@@ -195,7 +209,7 @@ impl<D: Backend> Graph<D> {
         F: 'static + FnOnce(&D, &GradientBuffer<D>, &mut [Option<Gradient<D>>]) -> DeviceResult<(), D>,
     {
         let traced = inputs.iter().any(|input| input.is_traced());
-        let (Some(tape), true) = (&self.tape, traced) else {
+        let (Some(recording), true) = (&self.recording, traced) else {
             return Ok(Var::constant(array));
         };
         for (position, input) in inputs.iter().enumerate() {
@@ -203,27 +217,34 @@ impl<D: Backend> Graph<D> {
             let again = inputs[..position].iter().any(|other| input.is_traced() && other.is_same(input));
             assert!(!again, "an operation takes the same traced value twice");
         }
-        let out = Var::traced(&self.device, array)?;
-        let slots: Vec<Option<Slot<D>>> = inputs.iter().map(|input| input.slot(&self.device)).collect();
-        let out_slot = out.slot(&self.device).expect("a traced value has a gradient");
+        let out = Var::traced(array);
+        let slots: Vec<Option<Slot>> = inputs.iter().map(|input| input.slot()).collect();
+        let out_slot = out.slot().expect("a traced value has a gradient");
         let device = self.device.clone();
-        tape.borrow_mut().add_backward_op(move |gradients: &mut Gradients<f32, D>| {
+        let mut recording = recording.borrow_mut();
+        let (gradients, failure) = (Rc::clone(&recording.gradients), Rc::clone(&recording.failure));
+        let run = move || -> DeviceResult<(), D> {
             // Buffers are moved out while the kernel runs, so that several can be held at once without `unsafe`.
-            let grad_out = out_slot.take(gradients)?;
-            let mut buffers = Vec::with_capacity(slots.len());
-            for slot in &slots {
-                buffers.push(slot.as_ref().map(|slot| slot.lend(gradients)).transpose()?);
-            }
+            let grad_out = gradients.borrow_mut().take(out_slot)?;
+            let mut buffers: Vec<_> =
+                slots.iter().map(|slot| slot.map(|slot| gradients.borrow_mut().lend(slot))).collect();
             backward(&device, &grad_out, &mut buffers)?;
             for (slot, buffer) in slots.iter().zip(buffers) {
                 if let (Some(slot), Some(buffer)) = (slot, buffer) {
-                    slot.put(gradients, buffer)?;
+                    gradients.borrow_mut().put(*slot, buffer);
                 }
             }
             // Nobody reads the output's gradient after this.
             D::recycle_gradient(grad_out);
             Ok(())
+        };
+        recording.tape.add_backward_op(move |_| {
+            run().map_err(|error| {
+                *failure.borrow_mut() = Some(error);
+                CpuError::OutOfMemory
+            })
         });
+        drop(recording);
         Ok(out)
     }
 
@@ -236,14 +257,18 @@ impl<D: Backend> Graph<D> {
     /// # Panics
     /// If the graph does not record, or one of `leaves` is no leaf.
     pub fn gradients(&self, loss: &Var<D>, leaves: &[Var<D>]) -> DeviceResult<Vec<GradientBuffer<D>>, D> {
-        let tape = self.tape.as_ref().expect("only a recording graph can be differentiated").take();
+        let recording = self.recording.as_ref().expect("only a recording graph can be differentiated");
+        let Recording { tape, gradients, failure } = recording.replace(Recording::new(&self.device));
         assert_eq!(loss.shape(), (1, 1), "only a scalar can be differentiated");
-        let mut gradients = match loss.identity() {
-            // dfdx sets the gradient of its scalar to one, which is the loss's own.
-            Some(identity) => identity.clone().put_tape(tape).try_backward()?,
-            None => Gradients::leaky(),
-        };
-        let slot = |leaf: &Var<D>| leaf.slot(&self.device).expect("only a leaf has a gradient");
-        leaves.iter().map(|leaf| slot(leaf).take(&mut gradients)).collect()
+        if let Some(loss) = loss.slot() {
+            gradients.borrow_mut().set(loss, self.device.ones(1)?);
+            let end: Tensor<Rank0, f32, Cpu> = ZerosTensor::zeros(&Cpu::default());
+            if let Err(error) = end.put_tape(tape).try_backward() {
+                let failure = failure.take();
+                return Err(failure.unwrap_or_else(|| panic!("dfdx's own part of a backward pass failed: {error:?}")));
+            }
+        }
+        let slot = |leaf: &Var<D>| leaf.slot().expect("only a leaf has a gradient");
+        leaves.iter().map(|leaf| gradients.borrow_mut().take(slot(leaf))).collect()
     }
 }

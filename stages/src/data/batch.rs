@@ -60,6 +60,26 @@ impl Batch {
         parts.into_iter().map(|part| self.part(part.start * length..part.end * length)).collect()
     }
 
+    /// Returns the share of rank `rank` of `ranks`: about as many rows as the others have, none dividing a sequence. The
+    /// shares know the whole batch's positions, and are its rows in order.
+    ///
+    /// A batch whose zero rows are counted may have fewer rows than there are ranks. One that gets none takes a row of
+    /// zeros, counted for no position: it adds nothing to any sum, and the rank takes part in everything.
+    #[must_use]
+    pub fn share(self, rank: usize, ranks: usize) -> Self {
+        let length = self.sequence_length;
+        let units = self.rows.len() / length;
+        let [start, end] = [rank, rank + 1].map(|rank| units * rank / ranks * length);
+        match end - start {
+            rows if rows == self.rows.len() => self,
+            0 => {
+                assert!(self.counts.is_some(), "a batch of {units} in {ranks} shares");
+                Self { input: vec![0.0; self.features], rows: vec![self.rows[0]], counts: Some(vec![0.0]), ..self }
+            }
+            _ => self.part(start..end),
+        }
+    }
+
     fn part(&self, rows: Range<usize>) -> Self {
         let features = self.input.chunks(self.rows.len());
         Self {
@@ -143,6 +163,27 @@ mod tests {
         }
         assert_eq!(row, rows);
         assert_eq!(batch.clone().split(rows), [batch]);
+    }
+
+    #[test]
+    fn the_shares_of_a_batch_are_its_rows_in_order_and_nearly_equal() {
+        let batch = Batch::sequences((0..77).map(|x| x as f32).collect(), 7);
+        let shares: Vec<Batch> = (0..4).map(|rank| batch.clone().share(rank, 4)).collect();
+        assert_eq!(shares.iter().map(|share| share.rows.len()).collect::<Vec<_>>(), [14, 21, 21, 21]);
+        assert!(shares.iter().flat_map(|share| &share.rows).copied().eq(0..77));
+        assert!(shares.iter().flat_map(|share| share.input.clone()).eq(batch.input.clone()));
+        assert!(shares.iter().all(|share| share.positions == 77));
+        assert_eq!(batch.clone().share(0, 1), batch);
+    }
+
+    #[test]
+    fn a_share_without_rows_has_a_zero_row_that_counts_for_nothing() {
+        let batch = Batch::dense(vec![0.0, 0.0, 5.0, 0.0], 1, 4).compact();
+        let share = batch.clone().share(0, 3);
+        assert_eq!((&share.input[..], &share.counts), (&[0.0][..], &Some(vec![0.0])));
+        assert_eq!((share.rows.len(), share.positions), (1, 4));
+        assert_eq!(batch.clone().share(1, 3).counts, Some(vec![1.0]));
+        assert_eq!(batch.share(2, 3).counts, Some(vec![3.0]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::run::{Finished, run};
 use crate::bridge::Backend;
 use crate::data::{InductionSequences, InputDistribution, SparseFeatures};
 use crate::models::LoadedTarget;
-use crate::threads::on_device;
+use crate::threads::{DeviceWork, on_device};
 
 /// `decompose.spd`.
 pub struct DecomposeSpd;
@@ -30,12 +30,28 @@ impl Kind for DecomposeSpd {
         }],
     };
 
+    const USES_RANKS: bool = true;
+
     fn validate(params: &DecomposeParams) -> Vec<ParamIssue> {
         params.issues()
     }
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, |device| decompose(device, params, context))
+        on_device(context, Work { params, context })
+    }
+}
+
+/// A stage's work, on any device.
+struct Work<'a> {
+    params: &'a DecomposeParams,
+    context: &'a StageContext<'a>,
+}
+
+impl DeviceWork for Work<'_> {
+    type Output = Summary;
+
+    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
+        decompose(device, self.params, self.context)
     }
 }
 
@@ -48,6 +64,10 @@ fn decompose<D: Backend>(
     let data = inputs(&target.description.data, params)?;
     let model_config = &target.description.model;
     let Finished { trainer, metrics, records } = run(device, model_config, &target.state, &data, params, context)?;
+    if context.world.rank() > 0 {
+        // Rank 0 has the same parameters, and everything that was recorded.
+        return Ok(Summary::default());
+    }
     let (model, parameters) = (&trainer.model, &trainer.parameters);
     let mut summary = Summary::default();
     let numbers = headline(device, model_config, &target.state, (model, parameters), params, &metrics)

@@ -20,7 +20,10 @@ pub mod site;
 pub mod step;
 #[cfg(test)]
 mod tests;
+mod together;
 pub mod trainer;
+#[cfg(all(test, feature = "cuda"))]
+mod twins;
 
 pub use export::LoadedDecomposition;
 pub use kind::DecomposeSpd;

@@ -9,6 +9,7 @@ use super::export::state as whole_state;
 use super::model::ComponentModel;
 use super::site::plan;
 use super::step::{OutputLoss, StepSettings};
+use super::together::Together;
 use super::trainer::{ClipNorms, StepReport, Trainer, unobserved};
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensors;
@@ -98,6 +99,8 @@ pub fn run<D: Backend>(
     let sites: Vec<(String, usize)> =
         model.sites().iter().map(|site| (site.plan.name.clone(), site.plan.components)).collect();
     params.evaluation.check(&Fit { data, sites: &sites })?;
+    let mut together = Together::new(context);
+    together.check_batch(params, data)?;
     let compact = counts_zero_rows(&model, params.sampling);
     let settings = StepSettings {
         sampling: params.sampling,
@@ -114,7 +117,9 @@ pub fn run<D: Backend>(
     let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
     let records = EvaluationRecords::open(context.scratch_dir)?;
     let mut metrics = MetricLog::new();
-    let first = match checkpoints.load() {
+    let mut first = match checkpoints.load() {
+        // What rank 0 has comes to the others below.
+        _ if !together.leads() => 0,
         Some((progress, tensors)) => {
             trainer.parameters.restore(&tensors, progress.updates)?;
             metrics = progress.metrics;
@@ -126,27 +131,47 @@ pub fn run<D: Backend>(
             0
         }
     };
+    together.begin(&mut trainer.parameters, &mut first)?;
     for step in first..=params.steps {
-        checkpoints.keep(context, step, &trainer.parameters, &metrics)?;
-        if let Some(moment) = evaluator.moment(step) {
+        let stop = together.should_stop(context);
+        if together.leads() {
+            checkpoints.keep_if(stop, step, &trainer.parameters, &metrics)?;
+        }
+        if stop {
+            return Err(together.stopped(context, step));
+        }
+        let recorded = metrics.len();
+        if let Some(moment) = evaluator.moment(step).filter(|_| together.leads()) {
             let findings = evaluator.evaluate(device, &trainer.model, &trainer.parameters, moment)?;
             for (name, value) in &findings.numbers {
                 metrics.push(step, format!("eval/{name}"), *value);
             }
             records.keep(step, &findings)?;
         }
-        if is_saved(params, step) {
+        if is_saved(params, step) && together.leads() {
             records.keep_components(step, &whole_state(&trainer.model, &trainer.parameters, state))?;
         }
         let at = u32::try_from(step)
             .map_err(|_| StageError::failed(format!("step {step}: expected fewer than 2^32 steps")))?;
         let stream = Purpose::Data.stream(params.seed, at, 0);
         let batch = data.batch_counting(stream, params.batch_size, compact);
-        let parts = trainer.split(batch);
+        let parts = trainer.split(together.share(batch));
         let draws = training_draws(params.seed, at);
         let logged = step % params.log_every == 0 || step == params.steps;
         let details = logged.then_some(params.evaluation.alive_threshold as f32);
-        let report = trainer.step(step, &parts, &draws, details, &mut unobserved::<D>).map_err(failed)?;
+        let mut notes = together.notes(context, &trainer.parameters, logged);
+        let report = trainer
+            .step_among(&together.ranks, step, &parts, &draws, details, &mut unobserved::<D>, &mut notes)
+            .map_err(failed)?;
+        if let Err(error) = together.check(&format!("during step {step}")) {
+            // No update was made: this is the state before the step, without what was recorded on the way to it.
+            metrics.truncate(recorded);
+            if together.leads() {
+                checkpoints.keep_if(true, step, &trainer.parameters, &metrics)?;
+            }
+            return Err(error);
+        }
+        together.heed(&notes, step)?;
         if !report.total.is_finite() {
             return Err(StageError::failed_with_hint(
                 format!("the loss is {} at step {step}", report.total),

@@ -12,15 +12,16 @@ use super::loss::{Extent, LossConfig};
 use super::model::{ComponentModel, Leaves};
 use super::step::{Step, StepSettings};
 use crate::bridge::{Array, Backend, DeviceResult, GradientBuffer, Graph, Precision, Var, sum_gradients};
+use crate::collective::Ranks;
 use crate::data::Batch;
 
 /// Elements of all sites' component activations in one part, about.
 const ELEMENTS: usize = 1 << 17;
 
-/// Returns how many rows a part should have, or `None` if the batch must stay whole: a loss needs all of its rows at
+/// Returns how many rows a part should have, or `None` if the batch stays whole: the device wants it so, a loss needs all of its rows at
 /// once, or much of a step's work is with products of matrices, which every part would repeat.
 pub(super) fn shard_width<D: Backend>(model: &ComponentModel<D>, losses: &[LossConfig]) -> Option<usize> {
-    let apart = losses.iter().all(|loss| loss.extent() != Extent::Batch);
+    let apart = D::COMPUTES_IN_PARTS && losses.iter().all(|loss| loss.extent() != Extent::Batch);
     let multiplies_matrices = model.target().modules().iter().any(|module| module.layer.is_factored());
     let components: usize = model.sites().iter().map(|site| site.plan.components).sum();
     (apart && !multiplies_matrices).then(|| ELEMENTS.div_ceil(components.max(1)))
@@ -40,6 +41,8 @@ pub(super) struct ShardWork<'a, D: Backend> {
     pub(super) values: Vec<Array<D>>,
     /// From which lower importance on a component is counted, if they are to be counted.
     pub(super) alive_threshold: Option<f32>,
+    /// Who has the other rows of the batch.
+    pub(super) ranks: &'a Ranks<'a>,
 }
 
 /// What the parts give, summed.
@@ -55,6 +58,21 @@ pub(super) struct ShardSums<D: Backend> {
 }
 
 impl<D: Backend> ShardWork<'_, D> {
+    /// Returns the sums over `parts`, of which there is at least one, of all ranks; each of `notes` is replaced by its
+    /// sum too.
+    pub(super) fn sums_over_ranks<'b>(
+        &self,
+        parts: &'b [Batch],
+        draws: &DrawsOf<'_, 'b, D>,
+        notes: &mut [f64],
+    ) -> DeviceResult<ShardSums<D>, D> {
+        let mut sums = self.sums(parts, draws)?;
+        if !self.ranks.is_alone() {
+            sums.reduce(self.device, self.ranks, notes)?;
+        }
+        Ok(sums)
+    }
+
     /// Returns the sums over `parts`, of which there is at least one.
     pub(super) fn sums<'b>(&self, parts: &'b [Batch], draws: &DrawsOf<'_, 'b, D>) -> DeviceResult<ShardSums<D>, D> {
         let [part] = parts else {
@@ -77,8 +95,9 @@ impl<D: Backend> ShardWork<'_, D> {
         let graph = Graph::recording(self.device).with_precision(self.precision);
         let leaves = self.values.iter().map(|value| graph.leaf(value.clone())).collect::<Result<_, _>>()?;
         let leaves = Leaves(leaves);
-        let step = Step::new(&graph, self.model, &leaves, part, self.settings, draws)?;
+        let step = Step::new(&graph, self.model, &leaves, part, self.settings, draws)?.among(self.ranks);
         // What depends on the parameters alone is counted once.
+        let first = first && self.ranks.rank() == 0;
         let counts = |loss: &LossConfig| first || loss.extent() != Extent::Parameters;
         let (total, losses) = step.total(self.losses, counts, draws)?;
         let l0 = self.alive_threshold.map(|threshold| step.l0(threshold));
@@ -96,6 +115,18 @@ impl<D: Backend> ShardSums<D> {
             add(l0, more);
         }
         self.gradients = sum_gradients(device, std::mem::take(&mut self.gradients), other.gradients)?;
+        Ok(())
+    }
+
+    /// Adds what the other ranks have, and to `notes` theirs, in one call.
+    fn reduce(&mut self, device: &D, ranks: &Ranks<'_>, notes: &mut [f64]) -> DeviceResult<(), D> {
+        let l0 = self.l0.iter().flatten();
+        let mut numbers: Vec<f64> =
+            std::iter::once(&self.total).chain(&self.losses).chain(l0).chain(&*notes).copied().collect();
+        device.sum_over_ranks(ranks, &mut self.gradients, &mut numbers)?;
+        let l0 = self.l0.iter_mut().flatten();
+        let places = std::iter::once(&mut self.total).chain(&mut self.losses).chain(l0).chain(notes);
+        places.zip(numbers).for_each(|(place, number)| *place = number);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use super::draws::{Draws, Sampling};
 use super::loss::LossConfig;
 use super::model::{CleanPass, ComponentModel, Leaves};
 use crate::bridge::{Backend, DeviceResult, Graph, Var};
+use crate::collective::{ALONE, Ranks};
 use crate::data::{Batch, InputDistribution};
 
 /// What the losses of a step need to know besides the model.
@@ -64,6 +65,8 @@ pub struct Step<'a, D: Backend> {
     pub positions: usize,
     /// How many consecutive rows are the positions of one sequence; 1 for vectors.
     pub sequence_length: usize,
+    /// Who has the other rows of the batch.
+    pub ranks: &'a Ranks<'a>,
     /// The rest.
     pub settings: StepSettings,
 }
@@ -107,7 +110,14 @@ impl<'a, D: Backend> Step<'a, D> {
         };
         let importances = model.importances(graph, leaves, &clean, noise.as_deref())?;
         let (positions, sequence_length) = (batch.positions, batch.sequence_length);
-        Ok(Self { graph, model, leaves, clean, importances, row_counts, positions, sequence_length, settings })
+        let ranks = &ALONE;
+        Ok(Self { graph, model, leaves, clean, importances, row_counts, positions, sequence_length, ranks, settings })
+    }
+
+    /// Makes the step one rank's share of the batch: losses that need all rows at once ask the others.
+    #[must_use]
+    pub fn among(self, ranks: &'a Ranks<'a>) -> Self {
+        Self { ranks, ..self }
     }
 
     /// Returns the weighted sum of the losses that `counts` accepts, and their own values; the value of the others is
@@ -168,6 +178,7 @@ impl<D: Backend> DetachedStep<'_, D> {
             row_counts: self.outer.row_counts.clone(),
             positions: self.outer.positions,
             sequence_length: self.outer.sequence_length,
+            ranks: self.outer.ranks,
             settings: self.outer.settings,
         }
     }

@@ -13,7 +13,8 @@ use super::shard::ShardWork;
 use super::site::{SitePattern, plan};
 use super::step::{OutputLoss, Step, StepSettings};
 use crate::artifact::tensors::{Tensor, Tensors};
-use crate::bridge::{Buffers, Graph, Precision};
+use crate::bridge::{Backend, Buffers, Graph, Precision};
+use crate::collective::ALONE;
 use crate::data::{Batch, Generation, InductionSequences, SparseFeatures};
 use crate::models::{Activation, InductionHeadConfig, LayerKind, ResidMlpConfig, TargetConfig, TmsConfig};
 use crate::optimizer::parameters::Parameters;
@@ -48,7 +49,7 @@ pub(super) fn targets() -> Vec<TargetConfig> {
 }
 
 /// One configuration of every loss, as a pipeline's JSON twin.
-fn losses(attack_steps: usize) -> Vec<LossConfig> {
+pub(super) fn losses(attack_steps: usize) -> Vec<LossConfig> {
     let pgd = format!(
         r#""coeff": 1.0, "init": "random", "step_size": 0.3, "n_steps": {attack_steps}, "mask_scope": "unique_per_datapoint""#
     );
@@ -96,19 +97,29 @@ pub(super) fn build_sites(
     is_site: impl Fn(&str) -> bool,
     sigmoid: SigmoidType,
 ) -> (ComponentModel<Cpu>, Parameters<Cpu>) {
-    let device = Cpu::default();
-    let target = target.load(&device, &state.into_iter().collect()).expect("a target");
+    build_on(&Cpu::default(), target, state, is_site, sigmoid)
+}
+
+/// As [`build_sites`], on any device.
+pub(super) fn build_on<D: Backend>(
+    device: &D,
+    target: &TargetConfig,
+    state: Vec<(String, Tensor)>,
+    is_site: impl Fn(&str) -> bool,
+    sigmoid: SigmoidType,
+) -> (ComponentModel<D>, Parameters<D>) {
+    let target = target.load(device, &state.into_iter().collect()).expect("a target");
     let modules: Vec<(String, LayerKind)> =
         target.modules().iter().map(|module| (module.name.clone(), module.layer.kind())).collect();
     let sites = modules.iter().filter(|(name, _)| is_site(name));
     let sites: Vec<SitePattern> = sites.map(|(name, _)| SitePattern { pattern: name.clone(), components: 7 }).collect();
     let plans = plan(&target.names(), &modules, &sites, &[]).expect("sites");
     let network = CausalImportance::Mlp(HiddenLayers { hidden: vec![4] });
-    ComponentModel::new(&device, target, plans, network, sigmoid, 3, false).expect("enough memory")
+    ComponentModel::new(device, target, plans, network, sigmoid, 3, false).expect("enough memory")
 }
 
 /// Returns vectors, or as many whole sequences as fit, for a target.
-fn batch(target: &TargetConfig, feature_probability: f64, positions: usize) -> Batch {
+pub(super) fn batch(target: &TargetConfig, feature_probability: f64, positions: usize) -> Batch {
     let stream = Purpose::Data.stream(1, 0, 0);
     if let TargetConfig::InductionHead(InductionHeadConfig { vocab_size, seq_len, .. }) = *target {
         let data = InductionSequences { vocab_size, seq_len, prefix_window: seq_len - 3 };
@@ -133,7 +144,7 @@ pub(super) const SETTINGS: StepSettings = StepSettings {
 };
 
 /// Returns every loss with every way to compare outputs.
-fn with_each_output_loss(losses: Vec<LossConfig>) -> impl Iterator<Item = (LossConfig, OutputLoss)> {
+pub(super) fn with_each_output_loss(losses: Vec<LossConfig>) -> impl Iterator<Item = (LossConfig, OutputLoss)> {
     losses.into_iter().flat_map(|loss| [OutputLoss::Mse, OutputLoss::Kl].map(|output_loss| (loss.clone(), output_loss)))
 }
 
@@ -145,14 +156,25 @@ fn differentiate(
     loss: &LossConfig,
     output_loss: OutputLoss,
 ) -> (f64, Vec<Vec<f32>>) {
-    let graph = Graph::recording(&Cpu::default());
+    differentiate_on(&Cpu::default(), (model, parameters), batch, loss, output_loss)
+}
+
+/// As [`differentiate`], on any device.
+pub(super) fn differentiate_on<D: Backend>(
+    device: &D,
+    (model, parameters): (&ComponentModel<D>, &Parameters<D>),
+    batch: &Batch,
+    loss: &LossConfig,
+    output_loss: OutputLoss,
+) -> (f64, Vec<Vec<f32>>) {
+    let graph = Graph::recording(device);
     let leaves = Leaves(parameters.leaves(&graph).expect("enough memory"));
     let mut draws = StreamDraws { seed: 9, step: 4, evaluation: false, rows: &batch.rows };
     let step = Step::new(&graph, model, &leaves, batch, StepSettings { output_loss, ..SETTINGS }, &mut draws)
         .expect("enough memory");
     let (total, _) = step.total(std::slice::from_ref(loss), |_| true, &mut draws).expect("enough memory");
     let gradients = graph.gradients(&total, &leaves.0).expect("enough memory");
-    (total.scalar(), gradients.iter().map(Cpu::read_gradient).collect())
+    (total.scalar(), gradients.iter().map(D::read_gradient).collect())
 }
 
 #[test]
@@ -254,6 +276,7 @@ fn the_parts_of_a_batch_add_up_to_the_whole() {
                 precision: Precision::F32,
                 values: parameters.values().expect("enough memory"),
                 alive_threshold: Some(0.3),
+                ranks: &ALONE,
             };
             let draws = training_draws(9, 4);
             let whole = work.sums(std::slice::from_ref(&batch), &draws).expect("enough memory");

@@ -9,6 +9,7 @@ use super::model::{ComponentModel, Leaves};
 use super::shard::{DrawsOf, ShardSums, ShardWork, shard_width};
 use super::step::{LossValue, StepSettings};
 use crate::bridge::{Backend, DeviceResult, GradientBuffer, Graph, Precision};
+use crate::collective::{ALONE, Ranks};
 use crate::data::Batch;
 use crate::optimizer::parameters::{AdamW, ClipGroup, Parameters};
 use crate::optimizer::schedule::Schedule;
@@ -133,6 +134,25 @@ impl<D: Backend> Trainer<D> {
         details: Option<f32>,
         observe: &mut Observer<'_, D>,
     ) -> DeviceResult<StepReport, D> {
+        self.step_among(&ALONE, step, parts, draws, details, observe, &mut [])
+    }
+
+    /// As [`step`](Self::step), together with other ranks: `parts` are this one's share. Each of `notes` is replaced by
+    /// its sum over all ranks. If one of them is [lost](Ranks::lost), there is no update and the report means nothing.
+    ///
+    /// # Errors
+    /// The device's.
+    #[allow(clippy::too_many_arguments)]
+    pub fn step_among<'b>(
+        &mut self,
+        ranks: &Ranks<'_>,
+        step: u64,
+        parts: &'b [Batch],
+        draws: &DrawsOf<'_, 'b, D>,
+        details: Option<f32>,
+        observe: &mut Observer<'_, D>,
+        notes: &mut [f64],
+    ) -> DeviceResult<StepReport, D> {
         let work = ShardWork {
             device: &self.device,
             model: &self.model,
@@ -141,8 +161,9 @@ impl<D: Backend> Trainer<D> {
             precision: self.precision,
             values: self.parameters.values()?,
             alive_threshold: details,
+            ranks,
         };
-        let ShardSums { total, losses, l0, gradients } = work.sums(parts, draws)?;
+        let ShardSums { total, losses, l0, gradients } = work.sums_over_ranks(parts, draws, notes)?;
         observe(&gradients);
         let details = match l0 {
             None => None,
@@ -152,7 +173,7 @@ impl<D: Backend> Trainer<D> {
             }
         };
         let learning_rate = self.schedule.value(step, self.steps);
-        if step < self.steps {
+        if step < self.steps && ranks.lost().is_none() {
             let (components, networks) = self.model.parameter_groups(&self.parameters);
             let groups = [
                 ClipGroup { parameters: components, max_norm: self.clip.components },

@@ -1,7 +1,7 @@
 //! Arguments of the commands that speak to remotes.
 
 use clap::Args;
-use spdflow_engine::kind::Device;
+use spdflow_engine::kind::{Device, NumericTarget};
 
 use super::{CacheFolderArgs, PipelineArgs, parse_device};
 
@@ -34,7 +34,10 @@ pub(crate) struct TransferArgs {
     sweep: Option<String>,
     /// For which device the results were computed: `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
-    pub(crate) device: Device,
+    device: Device,
+    /// By how many processes those stages were computed that can be divided.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
     /// The cache.
     #[command(flatten)]
     pub(crate) cache: CacheFolderArgs,
@@ -47,6 +50,11 @@ pub(crate) struct TransferArgs {
 }
 
 impl TransferArgs {
+    /// Returns what of where the results were computed enters their fingerprints.
+    pub(crate) fn target(&self) -> NumericTarget {
+        NumericTarget::new(self.device, self.ranks.into())
+    }
+
     /// Returns how to read one of the pipelines.
     pub(crate) fn pipeline(&self, file: &str) -> PipelineArgs {
         PipelineArgs {

@@ -20,7 +20,7 @@ pub(super) fn lock(args: &LockArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let scope = store::targets(pipeline, &[])?;
     let cache = store::open_keeping(&args.store, &loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
-    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let plan = store::make_plan(pipeline, &workspace, &scope, &args.store.target(), style.quiet)?;
     let path = path(&args.pipeline, args.lock_file.as_deref());
     if args.check {
         let drift = read(&path)?.drift(pipeline, &plan, true);

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use spdflow_engine::cache::{Cache, Digest, RunInfo};
 use spdflow_engine::diagnostic::Diagnostic;
-use spdflow_engine::kind::Device;
+use spdflow_engine::kind::NumericTarget;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::suggest::listed;
 use spdflow_engine::workspace::Workspace;
@@ -39,7 +39,7 @@ pub(super) fn log(args: &LogArgs, style: &OutputArgs) -> Result<Exit, Failure> {
     let cache = store::open_keeping(&args.store, &loaded)?;
     let wanted = match &args.run {
         Some(run) => of_run(&cache, run, pipeline, &chosen)?,
-        None => of_pipeline(&cache, args, pipeline, &chosen, args.store.device)?,
+        None => of_pipeline(&cache, args, pipeline, &chosen, &args.store.target())?,
     };
     if style.json {
         return print_json(&cache, &wanted);
@@ -57,11 +57,11 @@ fn of_pipeline(
     args: &LogArgs,
     pipeline: &Pipeline,
     chosen: &[usize],
-    device: Device,
+    target: &NumericTarget,
 ) -> Result<Vec<Wanted>, Failure> {
     let scope = store::targets(pipeline, &args.stages)?;
     let workspace = Workspace::new(cache, &args.store.out, pipeline);
-    let plan = store::make_plan(pipeline, &workspace, &scope, device, true)?;
+    let plan = store::make_plan(pipeline, &workspace, &scope, target, true)?;
     let steps = plan.steps.into_iter().filter(|step| chosen.binary_search(&step.index).is_ok());
     Ok(steps
         .map(|step| Wanted {

@@ -32,7 +32,7 @@ pub(super) fn metrics(args: &MetricsArgs, style: &OutputArgs) -> Result<Exit, Fa
     let scope = store::targets(pipeline, &args.stages)?;
     let cache = store::open_keeping(&args.store, &loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
-    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, true)?;
+    let plan = store::make_plan(pipeline, &workspace, &scope, &args.store.target(), true)?;
     let mut measured = Vec::new();
     for step in plan.steps.iter().filter(|step| chosen.contains(&step.index)) {
         measured.push(Measured {

@@ -13,6 +13,7 @@ mod metrics;
 mod new;
 mod pipelines;
 mod plan;
+mod ranks;
 mod run;
 mod schema;
 mod shell;

@@ -2,7 +2,7 @@
 
 use spdflow_engine::capacity::Capacity;
 use spdflow_engine::expectation::Expectation;
-use spdflow_engine::kind::Device;
+use spdflow_engine::kind::NumericTarget;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::{Action, Plan, Scope};
 use spdflow_engine::workspace::Workspace;
@@ -22,7 +22,7 @@ pub(super) fn plan(args: &PlanArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let cache = store::open_keeping(&args.store, &loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
     let capacity = machine::capacity(&args.machine, pipeline)?;
-    print(pipeline, &workspace, &scope, args.store.device, &capacity, style)
+    print(pipeline, &workspace, &scope, &args.store.target(), &capacity, style)
 }
 
 /// Prints the plan of `scope`; `run --dry-run` is the same.
@@ -30,12 +30,12 @@ pub(super) fn print(
     pipeline: &Pipeline,
     workspace: &Workspace<'_>,
     scope: &Scope,
-    device: Device,
+    target: &NumericTarget,
     capacity: &Capacity,
     style: &OutputArgs,
 ) -> Result<Exit, Failure> {
-    let mut plan = store::make_plan(pipeline, workspace, scope, device, style.quiet)?;
-    plan.explain(pipeline, workspace, scope, device)?;
+    let mut plan = store::make_plan(pipeline, workspace, scope, target, style.quiet)?;
+    plan.explain(pipeline, workspace, scope, target)?;
     let expectation = Expectation::new(pipeline, &plan, workspace.cache());
     let total_seconds = expectation.total_seconds(pipeline, capacity);
     if style.json {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use spdflow_engine::cache::remote::Remote;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::event::{Listener, Outcome, RunStatus};
-use spdflow_engine::executor::local::Local;
+use spdflow_engine::executor::Executor;
 use spdflow_engine::kind::StopFlag;
 use spdflow_engine::lock::Lock;
 use spdflow_engine::pipeline::Pipeline;
@@ -15,7 +15,7 @@ use spdflow_engine::run::{RemoteOptions, RunOptions, RunSummary, run as run_pipe
 use spdflow_engine::spec::Loaded;
 use spdflow_engine::workspace::Workspace;
 
-use super::{lock, machine, store};
+use super::{lock, machine, ranks, store};
 use crate::args::{OutputArgs, PipelineArgs, RunArgs, SelectionArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
@@ -31,20 +31,31 @@ const TABLE_ROWS: usize = 40;
 
 /// Runs the pipeline, or shows what would be done.
 pub(super) fn run(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure> {
+    let place = ranks::place(args)?;
     if args.watch {
         return super::watch::watch(args, style);
     }
-    let loaded = super::load_kept(&args.pipeline, &args.store)?;
-    let pipeline = &loaded.pipeline;
     if args.dry_run {
+        // Rank 0 shows it for all.
+        if place.is_some_and(|place| place.rank > 0) {
+            return Ok(Exit::Done);
+        }
+        let loaded = super::load_kept(&args.pipeline, &args.store)?;
+        let pipeline = &loaded.pipeline;
         let scope = store::scope(pipeline, &args.selection)?;
         let cache = store::open_keeping(&args.store, &loaded)?;
         let workspace = Workspace::new(&cache, &args.store.out, pipeline);
         let capacity = machine::capacity(&args.machine, pipeline)?;
-        return super::plan::print(pipeline, &workspace, &scope, args.store.device, &capacity, style);
+        return super::plan::print(pipeline, &workspace, &scope, &args.store.target(), &capacity, style);
     }
     let signals = listen()?;
-    let summary = once(args, style, &loaded, &signals, signals.stop.clone())?;
+    if let Some(place) = place.as_ref().filter(|place| place.rank > 0) {
+        return ranks::help(place, args, style, &signals);
+    }
+    // Before anything can fail: the others wait to hear of it.
+    let executor = ranks::executor(place.as_ref(), args, style, &signals)?;
+    let loaded = super::load_kept(&args.pipeline, &args.store)?;
+    let summary = once(args, style, &loaded, &signals, signals.stop.clone(), &*executor)?;
     // Taking thousands of stages apart costs as much as looking at them, and the program ends.
     std::mem::forget(loaded);
     Ok(exit(&summary, &signals))
@@ -63,6 +74,7 @@ pub(super) fn once(
     loaded: &Loaded,
     signals: &Signals,
     stop: StopFlag,
+    executor: &dyn Executor,
 ) -> Result<RunSummary, Failure> {
     let pipeline = &loaded.pipeline;
     let scope = store::scope(pipeline, &args.selection)?;
@@ -79,6 +91,7 @@ pub(super) fn once(
         gpus: machine::gpus(&args.machine)?,
         keep_going: args.keep_going,
         device: args.store.device,
+        ranks: args.store.ranks(),
         checkpoint_every: Duration::from_secs(args.checkpoint_seconds),
         locked,
         remote,
@@ -88,7 +101,7 @@ pub(super) fn once(
     };
     let listener: Box<dyn Listener> =
         if style.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(style, signals.stop.clone())) };
-    let summary = run_pipeline(pipeline, &workspace, &options, &Local, &*listener)?;
+    let summary = run_pipeline(pipeline, &workspace, &options, executor, &*listener)?;
     if !style.json && !style.quiet {
         output::data(&table(pipeline, &summary, style.verbose > 0));
         output::message(&(closing_line(&summary) + "\n"));
@@ -107,6 +120,8 @@ fn arguments(args: &RunArgs) -> Vec<String> {
     words.extend(sweep.iter().map(|name| option("sweep", name)));
     words.extend(set.iter().map(|pair| option("set", pair)));
     words.push(format!("--device={}", args.store.device));
+    let ranks = args.store.ranks();
+    words.extend((ranks > 1).then(|| format!("--ranks={ranks}")));
     words.extend(downstream.iter().map(|stage| option("downstream", stage)));
     words.extend(stages.iter().chain(only).cloned());
     words
@@ -116,7 +131,7 @@ fn arguments(args: &RunArgs) -> Vec<String> {
 fn locked(args: &RunArgs, pipeline: &Pipeline, workspace: &Workspace<'_>, scope: &Scope) -> Result<Lock, Failure> {
     let path = lock::path(&args.pipeline, args.lock_file.as_deref());
     let locked = lock::read(&path)?;
-    let plan = store::make_plan(pipeline, workspace, scope, args.store.device, true)?;
+    let plan = store::make_plan(pipeline, workspace, scope, &args.store.target(), true)?;
     let drift = locked.drift(pipeline, &plan, args.selection.stages.is_empty());
     if drift.is_empty() { Ok(locked) } else { Err(lock::departs(&path, &drift)) }
 }

@@ -21,7 +21,7 @@ pub(super) fn show(args: &ShowArgs, style: &OutputArgs) -> Result<Exit, Failure>
     let scope = store::targets(pipeline, &args.stages)?;
     let cache = store::open_keeping(&args.store, &loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
-    let plan = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
+    let plan = store::make_plan(pipeline, &workspace, &scope, &args.store.target(), style.quiet)?;
     let mut documents = Vec::new();
     let mut texts = Vec::new();
     for step in plan.steps.iter().filter(|step| chosen.contains(&step.index)) {

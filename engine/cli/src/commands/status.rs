@@ -16,8 +16,8 @@ pub(super) fn status(args: &StatusArgs, style: &OutputArgs) -> Result<Exit, Fail
     let scope = store::targets(pipeline, &args.stages)?;
     let cache = store::open_keeping(&args.store, &loaded)?;
     let workspace = Workspace::new(&cache, &args.store.out, pipeline);
-    let mut made = store::make_plan(pipeline, &workspace, &scope, args.store.device, style.quiet)?;
-    made.explain(pipeline, &workspace, &scope, args.store.device)?;
+    let mut made = store::make_plan(pipeline, &workspace, &scope, &args.store.target(), style.quiet)?;
+    made.explain(pipeline, &workspace, &scope, &args.store.target())?;
     let is_stale = made.steps.iter().any(|step| step.action != Action::Fresh);
     let capacity = machine::capacity(&args.machine, pipeline)?;
     let expectation = Expectation::new(pipeline, &made, &cache);

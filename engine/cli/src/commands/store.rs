@@ -4,7 +4,7 @@ use spdflow_engine::cache::remote::RemoteError;
 use spdflow_engine::cache::{Cache, CacheError, Digest, Lookup, Record};
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::error::RunError;
-use spdflow_engine::kind::Device;
+use spdflow_engine::kind::NumericTarget;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::plan::{Plan, Scope, plan};
 use spdflow_engine::spec::Loaded;
@@ -52,10 +52,10 @@ pub(super) fn make_plan(
     pipeline: &Pipeline,
     workspace: &Workspace<'_>,
     scope: &Scope,
-    device: Device,
+    target: &NumericTarget,
     is_quiet: bool,
 ) -> Result<Plan, Failure> {
-    let plan = plan(pipeline, workspace, scope, device)?;
+    let plan = plan(pipeline, workspace, scope, target)?;
     for (index, message) in plan.warnings.iter().filter(|_| !is_quiet) {
         output::message(&warning(&format!("`{}`: {message}", pipeline.instances[*index].id)));
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use spdflow_engine::cache::Stamp;
 use spdflow_engine::diagnostic::Diagnostic;
+use spdflow_engine::executor::local::Local;
 use spdflow_engine::kind::StopFlag;
 use spdflow_engine::spec;
 
@@ -48,7 +49,7 @@ pub(super) fn watch(args: &RunArgs, style: &OutputArgs) -> Result<Exit, Failure>
             let is_over = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| stop_on_edit(&args.pipeline, known, &signals.stop, &stop, &is_over));
-                let summary = run::once(&args, style, &pipeline.into(), &signals, stop.clone());
+                let summary = run::once(&args, style, &pipeline.into(), &signals, stop.clone(), &Local);
                 is_over.store(true, Ordering::Release);
                 summary
             })

@@ -13,6 +13,8 @@
 //! The backward pass computes the probabilities again: they take `length²` numbers for each head and sequence.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod last;
 #[cfg(test)]
 mod tests;

@@ -86,3 +86,101 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     };
     assert!(run(1) == run(2) && run(1) == run(3));
 }
+
+/// Shapes with several tiles of positions and of features, whole and not, aligned and not.
+#[cfg(feature = "cuda")]
+const LARGER: [Shape; 5] = [
+    Shape { heads: 2, d_head: 7, sequences: 2, length: 65 },
+    Shape { heads: 1, d_head: 64, sequences: 1, length: 128 },
+    Shape { heads: 2, d_head: 70, sequences: 1, length: 37 },
+    Shape { heads: 1, d_head: 130, sequences: 2, length: 68 },
+    Shape { heads: 2, d_head: 4, sequences: 1, length: 201 },
+];
+
+#[cfg(feature = "cuda")]
+#[test]
+fn the_twins_agree() {
+    use crate::testing::{cuda_device, from_device, on_device, unwritten};
+    let device = cuda_device(crate::cuda::MODULES);
+    for shape in SHAPES.into_iter().chain(LARGER) {
+        let n = shape.elements();
+        // Scores of a few units, whatever the number of features.
+        let small = |seed| values(seed, n).iter().map(|x| x / (shape.d_head as f32).powf(0.25)).collect();
+        let [q, k]: [Vec<f32>; 2] = [1, 2].map(small);
+        let [v, g] = [3, 4].map(|seed| values(seed, n));
+        let [q_there, k_there, v_there, g_there] = [&q, &k, &v, &g].map(|data| on_device(&device, data));
+        let held = [5, 6, 7].map(|seed| values(seed, n));
+        let (mut here, mut there) = (held[0].clone(), on_device(&device, &held[0]));
+        forward(&q, &k, &v, &mut here, shape);
+        cuda::forward(&q_there, &k_there, &v_there, &mut there, shape).expect("a launch");
+        // Scores up to 9 √d, here 40, lose 40 · 6e-8 · 2 in the exponent; means of numbers up to 3.
+        assert_close("output", &from_device(&there), &wide(&here), 1e-5, 1.5e-5);
+
+        let mut there = unwritten(&device, shape.sequences * shape.heads * shape.length * shape.length);
+        cuda::weights(&q_there, &k_there, &mut there, shape).expect("a launch");
+        assert_close("weights", &from_device(&there), &wide(&weights(&q, &k, shape)), 1e-5, 1e-6);
+
+        let [mut grad_q, mut grad_k, mut grad_v] = held.clone();
+        let grads = Gradients { q: Some(&mut grad_q), k: Some(&mut grad_k), v: Some(&mut grad_v) };
+        backward(&q, &k, &v, &g, grads, shape);
+        let expected = [grad_q, grad_k, grad_v];
+        for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true], [false; 3]] {
+            let [mut grad_q, mut grad_k, mut grad_v] = [0, 1, 2].map(|i: usize| on_device(&device, &held[i]));
+            let grads = cuda::Gradients {
+                q: wanted[0].then_some(&mut grad_q),
+                k: wanted[1].then_some(&mut grad_k),
+                v: wanted[2].then_some(&mut grad_v),
+            };
+            cuda::backward(&q_there, &k_there, &v_there, &g_there, grads, shape).expect("a launch");
+            for (i, grad) in [grad_q, grad_k, grad_v].iter().enumerate() {
+                if wanted[i] {
+                    // Slopes up to 9 √d with the relative error above, times features up to 3, some of each sign.
+                    assert_close(["q", "k", "v"][i], &from_device(grad), &wide(&expected[i]), 2e-5, 2e-4);
+                } else {
+                    assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn the_twins_agree_on_last_positions() {
+    use crate::testing::{cuda_device, from_device, on_device, unwritten};
+    let device = cuda_device(crate::cuda::MODULES);
+    let longer = Shape { heads: 2, d_head: 9, sequences: 2, length: 300 };
+    for shape in SHAPES.into_iter().chain(LARGER).chain([longer]) {
+        let (n, ones) = (shape.elements(), shape.heads * shape.d_head * shape.sequences);
+        let small = |(seed, n)| values(seed, n).iter().map(|x| x / (shape.d_head as f32).powf(0.25)).collect();
+        let [q, k]: [Vec<f32>; 2] = [(1, ones), (2, n)].map(small);
+        let (v, g) = (values(3, n), values(4, ones));
+        let [q_there, k_there, v_there, g_there] = [&q, &k, &v, &g].map(|data| on_device(&device, data));
+        let (mut here, mut there) = (vec![f32::NAN; ones], unwritten(&device, ones));
+        forward_last(&q, &k, &v, &mut here, shape);
+        cuda::forward_last(&q_there, &k_there, &v_there, &mut there, shape).expect("a launch");
+        assert_close("output", &from_device(&there), &wide(&here), 1e-5, 1.5e-5);
+
+        let held = [(5, ones), (6, n), (7, n)].map(|(seed, n)| values(seed, n));
+        let [mut grad_q, mut grad_k, mut grad_v] = held.clone();
+        let grads = Gradients { q: Some(&mut grad_q), k: Some(&mut grad_k), v: Some(&mut grad_v) };
+        backward_last(&q, &k, &v, &g, grads, shape);
+        let expected = [grad_q, grad_k, grad_v];
+        for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true], [false; 3]] {
+            let [mut grad_q, mut grad_k, mut grad_v] = [0, 1, 2].map(|i: usize| on_device(&device, &held[i]));
+            let grads = cuda::Gradients {
+                q: wanted[0].then_some(&mut grad_q),
+                k: wanted[1].then_some(&mut grad_k),
+                v: wanted[2].then_some(&mut grad_v),
+            };
+            cuda::backward_last(&q_there, &k_there, &v_there, &g_there, grads, shape).expect("a launch");
+            for (i, grad) in [grad_q, grad_k, grad_v].iter().enumerate() {
+                if wanted[i] {
+                    assert_close(["q", "k", "v"][i], &from_device(grad), &wide(&expected[i]), 2e-5, 2e-4);
+                } else {
+                    assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
+                }
+            }
+        }
+    }
+}

@@ -75,3 +75,62 @@ fn cross_entropy_and_its_gradient_are_exact_and_skip_rows_without_label() {
         assert_close("gradient", &grad, &slopes(&x, |x| 2.0 * exact(x)), 2e-6, 2e-6);
     }
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn the_twins_agree() {
+    use crate::testing::{cuda_device, from_device, on_device, unwritten};
+    let device = cuda_device(crate::cuda::MODULES);
+    for (count, rows) in SHAPES.into_iter().chain([(1000, 33), (515, 64)]) {
+        // Large logits first, so that the sums refer to new maxima all the time, and in other rows never.
+        let spread = |seed: u64| -> Vec<f32> {
+            let grow = |(i, x): (usize, f32)| if i % rows % 2 == 0 { 5.0 * x + (i / rows) as f32 / 20.0 } else { x };
+            values(seed, count * rows).into_iter().enumerate().map(grow).collect()
+        };
+        let (p, t, held) = (spread(1), spread(2), values(3, count * rows));
+        let [p_there, t_there, g] = [&p[..], &t, &[0.7]].map(|data| on_device(&device, data));
+        let (mut out, mut normalisers_there) = (unwritten(&device, 1), unwritten(&device, 2 * rows));
+        let (value, normalisers) = kl_forward(&p, &t, rows);
+        cuda::kl_forward(&p_there, &t_there, &mut out, &mut normalisers_there, rows).expect("a launch");
+        // The CPU rounds differences of logits up to 100 to f32: 6e-6 each; the result is rounded once.
+        assert_close("kl", &from_device(&out), &[value], 1e-6, 1.2e-5 * rows as f64);
+        assert_close("normalisers", &from_device(&normalisers_there), &wide(&normalisers), 2e-7, 6e-6);
+        let (mut here, mut there) = (held.clone(), on_device(&device, &held));
+        kl_backward(&p, &t, &normalisers, 0.7, &mut here, rows);
+        cuda::kl_backward(&p_there, &t_there, &normalisers_there, &g, &mut there, rows).expect("a launch");
+        // Exponents differ by the normalisers' error.
+        assert_close("kl gradient", &from_device(&there), &wide(&here), 1e-6, 1.2e-5);
+
+        let labels: Vec<f32> = (0..rows).map(|r| if r % 3 == 1 { -1.0 } else { (r * 5 % count) as f32 }).collect();
+        let labels_there = on_device(&device, &labels);
+        let mut normalisers_there = unwritten(&device, rows);
+        let (value, normalisers) = cross_entropy_forward(&p, &labels);
+        cuda::cross_entropy_forward(&p_there, &labels_there, &mut out, &mut normalisers_there).expect("a launch");
+        assert_close("cross entropy", &from_device(&out), &[value], 1e-6, 6e-6 * rows as f64);
+        assert_close("normalisers", &from_device(&normalisers_there), &wide(&normalisers), 2e-7, 6e-6);
+        let (mut here, mut there) = (held.clone(), on_device(&device, &held));
+        cross_entropy_backward(&p, &labels, &normalisers, 0.7, &mut here);
+        cuda::cross_entropy_backward(&p_there, &labels_there, &normalisers_there, &g, &mut there).expect("a launch");
+        assert_close("cross entropy gradient", &from_device(&there), &wide(&here), 1e-6, 1.2e-5);
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn what_is_no_number_and_what_is_no_label_show_on_a_gpu() {
+    use crate::testing::{cuda_device, from_device, on_device, unwritten};
+    let device = cuda_device(crate::cuda::MODULES);
+    let [broken, fine] = [[0.0, f32::NAN, 1.0], [0.0; 3]].map(|logits| on_device(&device, &logits));
+    let (mut out, mut two, mut one) = (unwritten(&device, 1), unwritten(&device, 2), unwritten(&device, 1));
+    for (p, t) in [(&broken, &fine), (&fine, &broken)] {
+        cuda::kl_forward(p, t, &mut out, &mut two, 1).expect("a launch");
+        assert!(from_device(&out)[0].is_nan());
+    }
+    for (logits, label, is_number) in
+        [(&fine, 2.0, true), (&broken, 0.0, false), (&fine, 3.0, false), (&fine, 0.5, false)]
+    {
+        let label = on_device(&device, &[label]);
+        cuda::cross_entropy_forward(logits, &label, &mut out, &mut one).expect("a launch");
+        assert_eq!(!from_device(&out)[0].is_nan(), is_number);
+    }
+}

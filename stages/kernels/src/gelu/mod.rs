@@ -10,6 +10,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod table;
 
 use crate::simd::{Level, dispatch, level, multiply_add};

@@ -5,6 +5,8 @@
 //!
 //! `u` is `[C, R]`; `w` `[R]` counts how many equal rows of the batch a row stands for, 1 when absent.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 

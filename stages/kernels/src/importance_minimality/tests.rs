@@ -68,3 +68,44 @@ fn a_weighted_row_counts_as_that_many_rows() {
     sums(&[0.3, 0.9], Some(&[1.0, 3.0]), constants, 2, &mut compact);
     assert!((whole[0] - compact[0]).abs() < 1e-6);
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn the_twins_agree() {
+    use crate::testing::{cuda_device, from_device, on_device, unwritten, values, wide};
+    let device = cuda_device(crate::cuda::MODULES);
+    let all = [
+        BASE,
+        Constants { p: 2.0, beta: 0.3, ranks: 2.0, ..BASE },
+        Constants { p: 0.7, beta: 0.1, ..BASE },
+        Constants { p: 1.5, eps: 1e-3, ..BASE },
+    ];
+    for (components, rows) in [(0, 3), (3, 0), (1, 1), (5, 19), (2, 256), (3, 1031)] {
+        let u: Vec<f32> = values(1, components * rows).iter().map(|u| 0.01 + u.abs() / 3.0).collect();
+        let counts: Vec<f32> = (0..rows).map(|r| 1.0 + (r % 3) as f32).collect();
+        let [u_there, counts_there, g] = [&u[..], &counts, &[1.5]].map(|data| on_device(&device, data));
+        for (constants, weighted) in all.into_iter().flat_map(|constants| [(constants, false), (constants, true)]) {
+            let (weights, weights_there) = (weighted.then_some(&counts[..]), weighted.then_some(&counts_there));
+            let n = rows.max(1) as f64;
+            let (mut s, mut s_there) = (vec![f32::NAN; components], unwritten(&device, components));
+            sums(&u, weights, constants, rows, &mut s);
+            cuda::sums(&u_there, weights_there, constants, rows, &mut s_there).expect("a launch");
+            // Up to 1031 terms of one sign, in sixteen lanes of f32 on the CPU: (1031/16 + 16) · 6e-8, and a power's 1e-6.
+            assert_close("sums", &from_device(&s_there), &wide(&s), 6e-6, 0.0);
+            let mut out = unwritten(&device, 1);
+            cuda::value(&s_there, n, constants, &mut out).expect("a launch");
+            assert_close("value", &from_device(&out), &[value(&s, n, constants)], 1.2e-5, 0.0);
+            let held = values(2, u.len());
+            for (store, mut there, mut here) in [
+                (Store::Write, unwritten(&device, u.len()), vec![f32::NAN; u.len()]),
+                (Store::Add, on_device(&device, &held), held.clone()),
+            ] {
+                backward(&u, weights, constants, &s, n, 1.5, (&mut here, store), rows);
+                let to = (&mut there, store);
+                cuda::backward(&u_there, weights_there, constants, &s_there, n, &g, to, rows).expect("a launch");
+                // The sums' error, and a power's.
+                assert_close("gradient", &from_device(&there), &wide(&here), 1e-5, 1e-6);
+            }
+        }
+    }
+}

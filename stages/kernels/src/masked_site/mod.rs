@@ -11,6 +11,8 @@
 //! `route` `[R]`; `b` `[d_out]`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementwise;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 use crate::lanes::LANES;
 use crate::parallel;

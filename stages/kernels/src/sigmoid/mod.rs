@@ -4,6 +4,8 @@
 //! hundredth of those gradients through that would *raise* the importance, so that dead components can come back.
 //! At exactly 0 and 1 a clamp passes the gradient.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 

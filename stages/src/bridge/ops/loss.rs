@@ -4,6 +4,7 @@ use spdflow_kernels::importance_minimality::Constants;
 
 use super::super::backend::Backend;
 use super::super::graph::{DeviceResult, Graph, Var};
+use crate::collective::Ranks;
 
 impl<D: Backend> Graph<D> {
     /// Returns `Σ (prediction − target)²`; the target is a constant.
@@ -18,20 +19,30 @@ impl<D: Backend> Graph<D> {
         })
     }
 
-    /// Returns one site's importance minimality over `positions` positions.
+    /// Returns one site's importance minimality over `positions` positions, or this rank's part of it.
     ///
-    /// `upper` `(C, R)`; `row_counts` `(1, R)` says how many positions each row stands for.
+    /// `upper` `(C, R)`; `row_counts` `(1, R)` says how many positions each row stands for. The parts of all ranks add up
+    /// to the whole: the logarithm of the frequency term sees the sums over all of them.
     pub fn importance_minimality(
         &self,
         upper: &Var<D>,
         row_counts: Option<&Var<D>>,
         constants: Constants,
         positions: f64,
+        ranks: &Ranks<'_>,
     ) -> DeviceResult<Var<D>, D> {
         let shape = upper.shape();
         let counts = row_counts.map(|counts| counts.view().clone());
-        let (out, sums) =
+        let (mut out, mut sums) =
             self.device().importance_minimality(upper.view(), counts.as_ref(), constants, positions, shape)?;
+        if constants.beta != 0.0 && !ranks.is_alone() {
+            let ours = D::download(&sums);
+            let mut all = ours.clone();
+            ranks.sum(&mut all, &mut []);
+            let value = importance_part(&ours, &all, positions, constants);
+            out = self.device().upload(vec![value as f32], (1, 1))?;
+            sums = self.device().upload(all, (shape.0, 1))?.data;
+        }
         let view = upper.view().clone();
         self.push(out, &[upper], move |device, grad_out, grads| {
             grads[0].as_mut().map_or(Ok(()), |grad| {
@@ -73,4 +84,11 @@ impl<D: Backend> Graph<D> {
             })
         })
     }
+}
+
+/// Returns what the rows with the sums `part` contribute to the importance minimality of a batch with the sums `S` over
+/// `n` positions: `Σ_c (part[c]/n) (1 + β log2(1 + k S[c]))`.
+fn importance_part(part: &[f32], sums: &[f32], positions: f64, constants: Constants) -> f64 {
+    let frequency = |sum: f32| constants.beta * (1.0 + constants.ranks * f64::from(sum)).log2();
+    part.iter().zip(sums).map(|(part, sum)| f64::from(*part) / positions * (1.0 + frequency(*sum))).sum()
 }

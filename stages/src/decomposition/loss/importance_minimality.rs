@@ -100,6 +100,7 @@ impl<D: Backend> Loss<D> for ImportanceMinimality {
                 step.row_counts.as_ref(),
                 constants,
                 step.positions as f64,
+                step.ranks,
             )?;
             terms.push((1.0, term));
         }

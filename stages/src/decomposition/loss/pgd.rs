@@ -183,7 +183,11 @@ fn attacked_error<D: Backend>(
         let error = output_error(&inner, &adversarial_masks(&inner, &leaves, routes)?)?;
         let loss = mean_output_error(&inner, vec![error])?;
         let attacked: Vec<Var<D>> = leaves.into_iter().flatten().collect();
-        let gradients = graph.gradients(&loss, &attacked)?;
+        let mut gradients = graph.gradients(&loss, &attacked)?;
+        if shared {
+            // The rows of all ranks pull at the same sources.
+            step.graph.device().sum_over_ranks(step.ranks, &mut gradients, &mut [])?;
+        }
         for (source, (leaf, gradient)) in sources.iter_mut().flatten().zip(attacked.iter().zip(gradients)) {
             let moved =
                 step.graph.device().sign_ascent(leaf.view(), &gradient, attack.step_size as f32, leaf.shape())?;

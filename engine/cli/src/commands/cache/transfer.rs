@@ -111,7 +111,7 @@ pub(super) fn pull(args: &PullArgs, style: &OutputArgs) -> Result<Exit, Failure>
             }
         };
         let source = Some(Source { remote: &remote, dry_run });
-        let gathered = gather(pipeline, &cache, &lease, args.transfer.device, source, &done)?;
+        let gathered = gather(pipeline, &cache, &lease, &args.transfer.target(), source, &done)?;
         rows.extend(gathered.into_iter().map(|result| {
             let (state, transfer, message) = match result.state {
                 GatheredState::Known => ("known", Transfer::default(), None),
@@ -176,7 +176,7 @@ fn of_pipelines(args: &PushArgs, cache: &Cache, lease: &Lease) -> Result<Vec<Row
     let (mut rows, mut seen) = (Vec::new(), BTreeSet::new());
     for file in &args.files {
         let pipeline = load(&args.transfer.pipeline(file))?;
-        for result in gather(&pipeline, cache, lease, args.transfer.device, None, &|_| ())? {
+        for result in gather(&pipeline, cache, lease, &args.transfer.target(), None, &|_| ())? {
             if result.fingerprint.is_some_and(|fingerprint| !seen.insert(fingerprint)) {
                 continue;
             }
