@@ -18,6 +18,8 @@
 // 2d forward, 2d + d + 2d + d + 2d + 2d backward (statistics, queries, keys) where d ≤ 64; bytes: 4 d a number and tile of
 // the other side, from the cache. About 30 % of an H100's arithmetic in f32 expected at length ≥ 512 and d = 64; with
 // short sequences most of a tile is empty and it is the launches that count. CPU twin: attention/cpu.rs.
+//
+// needs: tile.cuh
 struct Attention {
     const float *q, *k, *v, *g;
     const float *statistics; // [3, tasks, length]
@@ -221,7 +223,8 @@ struct Known {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256) attention_queries(Attention a, float *grad_q) {
+// One block at a time is enough: for two, ptxas would keep to 128 registers and spill.
+extern "C" __global__ void __launch_bounds__(256, 1) attention_queries(Attention a, float *grad_q) {
     SHARED(float, panel, TILE *PITCH); // slopes, [key][query]
     Place place(a, false);
     Known known(a, place.task, place.first, true);

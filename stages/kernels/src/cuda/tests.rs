@@ -123,6 +123,14 @@ fn elementwise_operations_agree() {
     assert_eq!(from_device(&total), [27.5]); // half of 0 + 1 + … + 10
 }
 
+#[test]
+fn files_say_what_they_need() {
+    // For `stages/kernels/cuda/report`, which reads the files alone.
+    for module in super::MODULES {
+        assert_eq!(module.text.contains("\n// needs: tile.cuh\n"), !module.needs.is_empty(), "{}.cu", module.name);
+    }
+}
+
 /// Returns whether the transpose runs with `from` replaced by `to` in its kernel.
 fn runs_with(name: &'static str, from: &str, to: &str) -> bool {
     let text = transpose::cuda::MODULE.text.replace(from, to);

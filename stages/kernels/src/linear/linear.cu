@@ -6,6 +6,8 @@
 //
 // Grid: (n / 64, m / 64, splits groups) blocks of 256. Shared memory: 8704 bytes. Multiply-adds: m n k; bytes:
 // 4 (m k + k n + m n), panels are read again for every 64 of the other dimension. CPU twin: cpu.rs.
+//
+// needs: tile.cuh
 struct Product {
     const float *a, *b, *bias, *scale;
     float *out;

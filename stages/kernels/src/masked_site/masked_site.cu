@@ -3,6 +3,8 @@
 // a, g [C, R]; u [C, d_out]; frozen, y [d_out, R]; delta, route [R]; bias [d_out]. The masked activations a ⊙ (m − d) are
 // computed where a product reads them, Philox draws included, and never written: by four components of a row at a
 // time, which share a Philox block.
+//
+// needs: tile.cuh
 enum MaskKind { ONES, PER_COMPONENT, FULL, GIVEN, SHARED_SOURCE, DRAWN };
 
 struct Site {
