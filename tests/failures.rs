@@ -93,7 +93,7 @@ fn a_stage_that_fails_is_an_event() {
 fn a_device_that_this_build_lacks() {
     let expected = "\
 error: stage `target` failed: this build of spdflow has no CUDA support
-  hint: leave out `--device`, or use `--device cpu`
+  hint: leave out `--device`, or use `--device cpu`; building with `--features cuda` adds it
 ";
     bench().run(&["run", "small.toml", "--quiet", "--device", "cuda"]).assert(4, "", expected);
 }
