@@ -1,29 +1,27 @@
 //! The device and the threads a stage may use.
 
 use dfdx::prelude::Cpu;
-use spdflow_engine::kind::{Device, StageContext, StageError};
+use spdflow_engine::kind::{Device, Kind, StageContext, StageError, Summary};
 
 use crate::bridge::Backend;
 
-/// Something to do on whatever device there is.
-pub(crate) trait DeviceWork: Send {
-    /// What comes of it.
-    type Output: Send;
-
-    /// Does it.
-    fn run<D: Backend>(self, device: &D) -> Result<Self::Output, StageError>;
+/// A kind whose work is the same on every device.
+pub(crate) trait OnDevice: Kind<Params: Sync> {
+    /// Computes the stage.
+    fn run_on<D: Backend>(device: &D, params: &Self::Params, context: &StageContext<'_>)
+    -> Result<Summary, StageError>;
 }
 
-/// Returns what `work` makes on the device that the user chose, with the threads that the stage may use.
+/// Computes a stage on the device that the user chose, with the threads that it may use.
 ///
 /// # Errors
-/// Those of `work`; [`StageError::Failed`] if this build or this machine cannot use the device, or the system gives no
+/// Those of the kind; [`StageError::Failed`] if this build or this machine cannot use the device, or the system gives no
 /// threads.
-pub(crate) fn on_device<W: DeviceWork>(context: &StageContext<'_>, work: W) -> Result<W::Output, StageError> {
+pub(crate) fn on_device<K: OnDevice>(params: &K::Params, context: &StageContext<'_>) -> Result<Summary, StageError> {
     match context.device {
-        Device::Cpu => with_threads(context.threads, || work.run(&Cpu::default()))?,
+        Device::Cpu => with_threads(context.threads, || K::run_on(&Cpu::default(), params, context))?,
         #[cfg(feature = "cuda")]
-        Device::Cuda(ordinal) => crate::bridge::on_gpu(ordinal, |device| work.run(device))
+        Device::Cuda(ordinal) => crate::bridge::on_gpu(ordinal, |device| K::run_on(device, params, context))
             .map_err(|error| StageError::failed_with_hint(error.message, error.hint))?,
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(StageError::failed_with_hint(

@@ -9,7 +9,7 @@ use super::run::{Finished, run};
 use crate::bridge::Backend;
 use crate::data::{InductionSequences, InputDistribution, SparseFeatures};
 use crate::models::LoadedTarget;
-use crate::threads::{DeviceWork, on_device};
+use crate::threads::{OnDevice, on_device};
 
 /// `decompose.spd`.
 pub struct DecomposeSpd;
@@ -37,21 +37,17 @@ impl Kind for DecomposeSpd {
     }
 
     fn run(params: &DecomposeParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, Work { params, context })
+        on_device::<Self>(params, context)
     }
 }
 
-/// A stage's work, on any device.
-struct Work<'a> {
-    params: &'a DecomposeParams,
-    context: &'a StageContext<'a>,
-}
-
-impl DeviceWork for Work<'_> {
-    type Output = Summary;
-
-    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
-        decompose(device, self.params, self.context)
+impl OnDevice for DecomposeSpd {
+    fn run_on<D: Backend>(
+        device: &D,
+        params: &DecomposeParams,
+        context: &StageContext<'_>,
+    ) -> Result<Summary, StageError> {
+        decompose(device, params, context)
     }
 }
 

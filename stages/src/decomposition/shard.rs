@@ -18,8 +18,8 @@ use crate::data::Batch;
 /// Elements of all sites' component activations in one part, about.
 const ELEMENTS: usize = 1 << 17;
 
-/// Returns how many rows a part should have, or `None` if the batch stays whole: the device wants it so, a loss needs all of its rows at
-/// once, or much of a step's work is with products of matrices, which every part would repeat.
+/// Returns how many rows a part should have, or `None` if the batch stays whole: the device wants it so, a loss needs
+/// all of its rows at once, or much of a step's work is with products of matrices, which every part would repeat.
 pub(super) fn shard_width<D: Backend>(model: &ComponentModel<D>, losses: &[LossConfig]) -> Option<usize> {
     let apart = D::COMPUTES_IN_PARTS && losses.iter().all(|loss| loss.extent() != Extent::Batch);
     let multiplies_matrices = model.target().modules().iter().any(|module| module.layer.is_factored());

@@ -15,7 +15,7 @@ use crate::data::InputDistribution;
 use crate::figure::induction_head::{AttentionMaps, attention, loss_curve};
 use crate::models::{DESCRIPTION_FILE, InductionHead, TargetConfig, TargetDescription, WEIGHTS_FILE};
 use crate::purpose::Purpose;
-use crate::threads::{DeviceWork, on_device};
+use crate::threads::{OnDevice, on_device};
 use network::Network;
 use params::TrainInductionHeadParams;
 
@@ -37,21 +37,17 @@ impl Kind for TrainInductionHead {
     }
 
     fn run(params: &TrainInductionHeadParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, Work { params, context })
+        on_device::<Self>(params, context)
     }
 }
 
-/// A stage's work, on any device.
-struct Work<'a> {
-    params: &'a TrainInductionHeadParams,
-    context: &'a StageContext<'a>,
-}
-
-impl DeviceWork for Work<'_> {
-    type Output = Summary;
-
-    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
-        train(device, self.params, self.context)
+impl OnDevice for TrainInductionHead {
+    fn run_on<D: Backend>(
+        device: &D,
+        params: &TrainInductionHeadParams,
+        context: &StageContext<'_>,
+    ) -> Result<Summary, StageError> {
+        train(device, params, context)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::data::InputDistribution;
 use crate::figure::resid_mlp::{FEATURES_SHOWN, neuron_contributions};
 use crate::models::{DESCRIPTION_FILE, EMBEDDING, TargetConfig, TargetDescription, UNEMBEDDING, WEIGHTS_FILE};
 use crate::solution::target_contributions;
-use crate::threads::{DeviceWork, on_device};
+use crate::threads::{OnDevice, on_device};
 use network::Network;
 use params::TrainResidMlpParams;
 
@@ -42,21 +42,17 @@ impl Kind for TrainResidMlp {
     }
 
     fn run(params: &TrainResidMlpParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, Work { params, context })
+        on_device::<Self>(params, context)
     }
 }
 
-/// A stage's work, on any device.
-struct Work<'a> {
-    params: &'a TrainResidMlpParams,
-    context: &'a StageContext<'a>,
-}
-
-impl DeviceWork for Work<'_> {
-    type Output = Summary;
-
-    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
-        train(device, self.params, self.context)
+impl OnDevice for TrainResidMlp {
+    fn run_on<D: Backend>(
+        device: &D,
+        params: &TrainResidMlpParams,
+        context: &StageContext<'_>,
+    ) -> Result<Summary, StageError> {
+        train(device, params, context)
     }
 }
 

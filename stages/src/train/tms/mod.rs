@@ -19,7 +19,7 @@ use crate::data::InputDistribution;
 use crate::figure::tms::{cosine_similarity_distribution, feature_representation, polygon};
 use crate::matrix::Matrix;
 use crate::models::{DESCRIPTION_FILE, TargetConfig, TargetDescription, Tms, WEIGHTS_FILE, run_plain};
-use crate::threads::{DeviceWork, on_device};
+use crate::threads::{OnDevice, on_device};
 use network::Network;
 use params::TrainTmsParams;
 
@@ -41,21 +41,17 @@ impl Kind for TrainTms {
     }
 
     fn run(params: &TrainTmsParams, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        on_device(context, Work { params, context })
+        on_device::<Self>(params, context)
     }
 }
 
-/// A stage's work, on any device.
-struct Work<'a> {
-    params: &'a TrainTmsParams,
-    context: &'a StageContext<'a>,
-}
-
-impl DeviceWork for Work<'_> {
-    type Output = Summary;
-
-    fn run<D: Backend>(self, device: &D) -> Result<Summary, StageError> {
-        train(device, self.params, self.context)
+impl OnDevice for TrainTms {
+    fn run_on<D: Backend>(
+        device: &D,
+        params: &TrainTmsParams,
+        context: &StageContext<'_>,
+    ) -> Result<Summary, StageError> {
+        train(device, params, context)
     }
 }
 
