@@ -9,7 +9,6 @@ use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
-use super::reduction::Reduction;
 use super::sequence::SequenceKernels;
 use super::site_views::{SiteGradients, SiteViews};
 
@@ -98,8 +97,8 @@ pub trait Buffers: Clone + Send + Sync + 'static {
     /// Returns a gradient of zeros.
     fn zeros(&self, length: usize) -> DeviceResult<Self::Gradient, Self>;
 
-    /// Returns a gradient of ones.
-    fn ones(&self, length: usize) -> DeviceResult<Self::Gradient, Self>;
+    /// Returns a gradient with the given data.
+    fn gradient(&self, data: Vec<f32>) -> DeviceResult<Self::Gradient, Self>;
 
     /// Takes back a gradient that nobody needs any more.
     fn recycle_gradient(gradient: GradientBuffer<Self>);
@@ -449,4 +448,4 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels + SequenceKernels + Reduction {}
+pub trait Backend: Kernels + SequenceKernels {}

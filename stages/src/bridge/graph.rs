@@ -261,7 +261,7 @@ impl<D: Backend> Graph<D> {
         let Recording { tape, gradients, failure } = recording.replace(Recording::new(&self.device));
         assert_eq!(loss.shape(), (1, 1), "only a scalar can be differentiated");
         if let Some(loss) = loss.slot() {
-            gradients.borrow_mut().set(loss, self.device.ones(1)?);
+            gradients.borrow_mut().set(loss, self.device.gradient(vec![1.0])?);
             let end: Tensor<Rank0, f32, Cpu> = ZerosTensor::zeros(&Cpu::default());
             if let Err(error) = end.put_tape(tape).try_backward() {
                 let failure = failure.take();

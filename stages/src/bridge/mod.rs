@@ -13,7 +13,6 @@
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
 //! * `factored.rs`: values that are sums of products, multiplied out only when they must be.
 //! * `slot.rs`: where a value's gradient is kept; `pool.rs`: memory that is used again.
-//! * `reduction.rs`: gradients summed over ranks.
 //! * `ops/`: the operations as methods of [`Graph`].
 
 mod backend;
@@ -28,7 +27,6 @@ mod gradients;
 mod graph;
 mod ops;
 mod pool;
-mod reduction;
 mod sequence;
 mod site_views;
 mod slot;
@@ -36,9 +34,8 @@ mod slot;
 pub use backend::{Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels};
 #[cfg(feature = "cuda")]
 pub use cuda::{Gpu, on_gpu};
-pub use gradients::sum_gradients;
+pub use gradients::{sum_gradients, sum_over_ranks};
 pub use graph::{DeviceResult, Graph, Precision, Var};
 pub use ops::{MaskInput, MaskSource, SiteInputs};
-pub use reduction::Reduction;
 pub use sequence::SequenceKernels;
 pub use site_views::{MaskView, SiteGradients, SiteViews, SourceView};

@@ -11,7 +11,9 @@ use super::draws::Draws;
 use super::loss::{Extent, LossConfig};
 use super::model::{ComponentModel, Leaves};
 use super::step::{Step, StepSettings};
-use crate::bridge::{Array, Backend, DeviceResult, GradientBuffer, Graph, Precision, Var, sum_gradients};
+use crate::bridge::{
+    Array, Backend, DeviceResult, GradientBuffer, Graph, Precision, Var, sum_gradients, sum_over_ranks,
+};
 use crate::collective::Ranks;
 use crate::data::Batch;
 
@@ -123,7 +125,7 @@ impl<D: Backend> ShardSums<D> {
         let l0 = self.l0.iter().flatten();
         let mut numbers: Vec<f64> =
             std::iter::once(&self.total).chain(&self.losses).chain(l0).chain(&*notes).copied().collect();
-        device.sum_over_ranks(ranks, &mut self.gradients, &mut numbers)?;
+        sum_over_ranks(device, ranks, &mut self.gradients, &mut numbers)?;
         let l0 = self.l0.iter_mut().flatten();
         let places = std::iter::once(&mut self.total).chain(&mut self.losses).chain(l0).chain(notes);
         places.zip(numbers).for_each(|(place, number)| *place = number);

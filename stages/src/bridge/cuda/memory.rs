@@ -75,8 +75,8 @@ impl Buffers for Gpu {
         Ok(zeros)
     }
 
-    fn ones(&self, length: usize) -> DeviceResult<Memory, Self> {
-        upload(&self.handle, &vec![1.0; length])
+    fn gradient(&self, data: Vec<f32>) -> DeviceResult<Memory, Self> {
+        upload(&self.handle, &data)
     }
 
     fn recycle_gradient(gradient: Memory) {

@@ -6,7 +6,6 @@
 
 mod kernels;
 mod memory;
-mod reduction;
 mod sequence;
 mod site;
 

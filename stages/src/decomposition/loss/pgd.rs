@@ -14,7 +14,7 @@ use super::super::step::Step;
 use super::ci_masked::routing_issues;
 use super::reconstruction::{Masks, mean_output_error, output_error};
 use super::{Extent, Loss, LossFacts};
-use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var};
+use crate::bridge::{Backend, DeviceResult, Graph, MaskSource, Var, sum_over_ranks};
 
 /// Where an attack starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -186,7 +186,7 @@ fn attacked_error<D: Backend>(
         let mut gradients = graph.gradients(&loss, &attacked)?;
         if shared {
             // The rows of all ranks pull at the same sources.
-            step.graph.device().sum_over_ranks(step.ranks, &mut gradients, &mut [])?;
+            sum_over_ranks(step.graph.device(), step.ranks, &mut gradients, &mut [])?;
         }
         for (source, (leaf, gradient)) in sources.iter_mut().flatten().zip(attacked.iter().zip(gradients)) {
             let moved =
