@@ -124,21 +124,34 @@ fn the_twins_agree() {
         let grads = Gradients { q: Some(&mut grad_q), k: Some(&mut grad_k), v: Some(&mut grad_v) };
         backward(&q, &k, &v, &g, grads, shape);
         let expected = [grad_q, grad_k, grad_v];
-        for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true], [false; 3]] {
-            let [mut grad_q, mut grad_k, mut grad_v] = [0, 1, 2].map(|i: usize| on_device(&device, &held[i]));
-            let grads = cuda::Gradients {
-                q: wanted[0].then_some(&mut grad_q),
-                k: wanted[1].then_some(&mut grad_k),
-                v: wanted[2].then_some(&mut grad_v),
-            };
-            cuda::backward(&q_there, &k_there, &v_there, &g_there, grads, shape).expect("a launch");
-            for (i, grad) in [grad_q, grad_k, grad_v].iter().enumerate() {
-                if wanted[i] {
-                    // Slopes up to 9 √d with the relative error above, times features up to 3, some of each sign.
-                    assert_close(["q", "k", "v"][i], &from_device(grad), &wide(&expected[i]), 2e-5, 2e-4);
-                } else {
-                    assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
-                }
+        // Slopes up to 9 √d with the relative error above, times features up to 3, some of each sign.
+        assert_wanted_gradients(&device, &held, &expected, |grads| {
+            cuda::backward(&q_there, &k_there, &v_there, &g_there, grads, shape)
+        });
+    }
+}
+
+/// Asserts that `launch` adds `expected − held` to the gradients that it is given, whichever they are.
+#[cfg(feature = "cuda")]
+#[track_caller]
+fn assert_wanted_gradients(
+    device: &crate::cuda::Handle,
+    held: &[Vec<f32>; 3],
+    expected: &[Vec<f32>; 3],
+    launch: impl Fn(cuda::Gradients<'_>) -> crate::cuda::Launched,
+) {
+    use crate::testing::{from_device, on_device};
+    for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true], [false; 3]] {
+        let mut there = held.each_ref().map(|held| on_device(device, held));
+        let [q, k, v] = there.each_mut();
+        let [q, k, v] =
+            [(q, wanted[0]), (k, wanted[1]), (v, wanted[2])].map(|(grad, is_wanted)| is_wanted.then_some(grad));
+        launch(cuda::Gradients { q, k, v }).expect("a launch");
+        for (i, grad) in there.iter().enumerate() {
+            if wanted[i] {
+                assert_close(["q", "k", "v"][i], &from_device(grad), &wide(&expected[i]), 2e-5, 2e-4);
+            } else {
+                assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
             }
         }
     }
@@ -166,21 +179,8 @@ fn the_twins_agree_on_last_positions() {
         let grads = Gradients { q: Some(&mut grad_q), k: Some(&mut grad_k), v: Some(&mut grad_v) };
         backward_last(&q, &k, &v, &g, grads, shape);
         let expected = [grad_q, grad_k, grad_v];
-        for wanted in [[true; 3], [true, false, false], [false, true, false], [false, false, true], [false; 3]] {
-            let [mut grad_q, mut grad_k, mut grad_v] = [0, 1, 2].map(|i: usize| on_device(&device, &held[i]));
-            let grads = cuda::Gradients {
-                q: wanted[0].then_some(&mut grad_q),
-                k: wanted[1].then_some(&mut grad_k),
-                v: wanted[2].then_some(&mut grad_v),
-            };
-            cuda::backward_last(&q_there, &k_there, &v_there, &g_there, grads, shape).expect("a launch");
-            for (i, grad) in [grad_q, grad_k, grad_v].iter().enumerate() {
-                if wanted[i] {
-                    assert_close(["q", "k", "v"][i], &from_device(grad), &wide(&expected[i]), 2e-5, 2e-4);
-                } else {
-                    assert_eq!(from_device(grad), held[i], "a gradient that nobody wants");
-                }
-            }
-        }
+        assert_wanted_gradients(&device, &held, &expected, |grads| {
+            cuda::backward_last(&q_there, &k_there, &v_there, &g_there, grads, shape)
+        });
     }
 }
