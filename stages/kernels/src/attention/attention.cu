@@ -42,14 +42,10 @@ struct Place {
 struct Held {
     const float *panel;
     __device__ __forceinline__ Four load(u32 k) const {
-        float4 x = *reinterpret_cast<const float4 *>(panel + (k + threadIdx.x / 16) * PITCH + threadIdx.x % 16 * 4);
-        Four four;
-        four.v[0] = x.x, four.v[1] = x.y, four.v[2] = x.z, four.v[3] = x.w;
-        return four;
+        return read4(panel + (k + threadIdx.x / 16) * PITCH + threadIdx.x % 16 * 4);
     }
     __device__ __forceinline__ void put(float *to, Four four) const {
-        *reinterpret_cast<float4 *>(to + threadIdx.x / 16 * PITCH + threadIdx.x % 16 * 4) =
-            make_float4(four.v[0], four.v[1], four.v[2], four.v[3]);
+        write4(to + threadIdx.x / 16 * PITCH + threadIdx.x % 16 * 4, four.v);
     }
 };
 
@@ -134,8 +130,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_forward(Attention a,
         online.take(a, place.first, keys, s, shrink);
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
-            *reinterpret_cast<float4 *>(panel + (tile_column() + j) * PITCH + tile_row()) =
-                make_float4(s[0][j], s[1][j], s[2][j], s[3][j]);
+            write4(panel + (tile_column() + j) * PITCH + tile_row(), {s[0][j], s[1][j], s[2][j], s[3][j]});
         if (tile_column() == 0) {
 #pragma unroll
             for (u32 i = 0; i < 4; i++) factors[tile_row() + i] = shrink[i];
@@ -236,8 +231,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_queries(Attention
         known.slopes(a, s, grad);
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
-            *reinterpret_cast<float4 *>(panel + (tile_column() + j) * PITCH + tile_row()) =
-                make_float4(s[0][j], s[1][j], s[2][j], s[3][j]);
+            write4(panel + (tile_column() + j) * PITCH + tile_row(), {s[0][j], s[1][j], s[2][j], s[3][j]});
         __syncthreads();
         mix(a, a.k + place.at, keys, panel, sum);
     }
@@ -248,8 +242,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_queries(Attention
 __device__ __forceinline__ void hold(float *panel, const float (&s)[4][4]) {
 #pragma unroll
     for (u32 i = 0; i < 4; i++)
-        *reinterpret_cast<float4 *>(panel + (tile_row() + i) * PITCH + tile_column()) =
-            make_float4(s[i][0], s[i][1], s[i][2], s[i][3]);
+        write4(panel + (tile_row() + i) * PITCH + tile_column(), s[i]);
 }
 
 extern "C" __global__ void __launch_bounds__(256) attention_keys(Attention a, float *grad_k, float *grad_v) {

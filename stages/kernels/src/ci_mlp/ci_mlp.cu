@@ -51,7 +51,7 @@ ci_mlp_backward(const float *__restrict__ x, const float *__restrict__ w1, const
     }
     u32 size = components * hidden;
     float *part = parts + u64(blockIdx.x) * (3 * size + components);
-    for (int offset = 16; offset > 0; offset /= 2) total += __shfl_down_sync(0xffffffffu, total, offset);
+    total = warp_sum(total);
     if (lane == 0) sums[warp * (3 * UNITS + 1) + 3 * UNITS] = total;
     for (u32 start = 0; start < hidden; start += UNITS) {
         u32 count = min(hidden - start, u32(UNITS));
@@ -67,11 +67,7 @@ ci_mlp_backward(const float *__restrict__ x, const float *__restrict__ w1, const
                 of_b1 += at_h;
                 slopes[k] = fmaf(at_h, weight, slopes[k]);
             }
-            for (int offset = 16; offset > 0; offset /= 2) {
-                of_w1 += __shfl_down_sync(0xffffffffu, of_w1, offset);
-                of_b1 += __shfl_down_sync(0xffffffffu, of_b1, offset);
-                of_w2 += __shfl_down_sync(0xffffffffu, of_w2, offset);
-            }
+            of_w1 = warp_sum(of_w1), of_b1 = warp_sum(of_b1), of_w2 = warp_sum(of_w2);
             if (lane == 0) {
                 float *to = sums + warp * (3 * UNITS + 1) + unit;
                 to[0] = of_w1, to[UNITS] = of_b1, to[2 * UNITS] = of_w2;

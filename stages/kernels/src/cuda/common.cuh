@@ -18,70 +18,45 @@ __device__ __forceinline__ void store(float *out, u32 i, float value, int add) {
     out[i] = add ? out[i] + value : value;
 }
 
-// Four consecutive numbers of an array of n, from a multiple of four on; those past the end are zero and never touched.
-// The array begins at a multiple of 16 bytes: it is an allocation of its own.
+// Four consecutive numbers.
 struct Four {
     float v[4];
 };
 
-__device__ __forceinline__ Four load4(const float *__restrict__ from, u32 i, u32 n) {
-    Four four;
-    if (i + 4 <= n) {
-        float4 x = *reinterpret_cast<const float4 *>(from + i);
-        four.v[0] = x.x, four.v[1] = x.y, four.v[2] = x.z, four.v[3] = x.w;
-    } else {
-        for (u32 k = 0; k < 4; k++) four.v[k] = i + k < n ? from[i + k] : 0.0f;
-    }
-    return four;
+// Reads and writes 16 bytes at once, at a multiple of 16.
+__device__ __forceinline__ Four read4(const float *from) {
+    float4 x = *reinterpret_cast<const float4 *>(from);
+    return {{x.x, x.y, x.z, x.w}};
 }
 
-__device__ __forceinline__ void store4(float *to, u32 i, u32 n, Four four, int add) {
-    if (i + 4 <= n) {
-        float4 x = make_float4(four.v[0], four.v[1], four.v[2], four.v[3]);
-        if (add) {
-            float4 held = *reinterpret_cast<const float4 *>(to + i);
-            x.x += held.x, x.y += held.y, x.z += held.z, x.w += held.w;
-        }
-        *reinterpret_cast<float4 *>(to + i) = x;
-    } else {
-        for (u32 k = 0; k < 4 && i + k < n; k++) store(to, i + k, four.v[k], add);
-    }
+__device__ __forceinline__ void write4(float *to, const float (&four)[4]) {
+    *reinterpret_cast<float4 *>(to) = make_float4(four[0], four[1], four[2], four[3]);
 }
 
-// A thread's groups of four among n numbers: `FOR_EACH_FOUR(i, n) { … load4(x, i, n) … }`.
-#define FOR_EACH_FOUR(i, n) \
-    for (u32 i = 4 * (blockIdx.x * blockDim.x + threadIdx.x), step_##i = 4 * gridDim.x * blockDim.x; \
-         i < (n); i += step_##i)
+__device__ __forceinline__ u32 left_of(u32 end, u32 at) { return at < end ? end - at : 0; }
 
 // Whether rows of `pitch` numbers from `from` on can be read in fours.
 __device__ __forceinline__ bool in_fours(const float *from, u32 pitch) {
     return reinterpret_cast<u64>(from) % 16 == 0 && pitch % 4 == 0;
 }
 
-// Four numbers from `at` on, of which `count` exist.
+// Four numbers from `at` on, of which `count` exist; the others are zero and never touched.
 __device__ __forceinline__ Four four_of(const float *__restrict__ from, u32 at, u32 count, bool whole) {
+    if (whole && count >= 4) return read4(from + at);
     Four four;
-    if (whole && count >= 4) {
-        float4 x = *reinterpret_cast<const float4 *>(from + at);
-        four.v[0] = x.x, four.v[1] = x.y, four.v[2] = x.z, four.v[3] = x.w;
-    } else {
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) four.v[i] = i < count ? from[at + i] : 0.0f;
-    }
+    for (u32 i = 0; i < 4; i++) four.v[i] = i < count ? from[at + i] : 0.0f;
     return four;
 }
 
-__device__ __forceinline__ u32 left_of(u32 end, u32 at) { return at < end ? end - at : 0; }
-
-// Stores four numbers of a row from `at` on, of which `count` exist.
+// Stores four numbers from `at` on, of which `count` exist.
 __device__ __forceinline__ void store_four(float *to, u32 at, u32 count, const float (&four)[4], int add, bool whole) {
     if (whole && count >= 4) {
-        float4 x = make_float4(four[0], four[1], four[2], four[3]);
-        if (add) {
-            float4 held = *reinterpret_cast<const float4 *>(to + at);
-            x.x += held.x, x.y += held.y, x.z += held.z, x.w += held.w;
-        }
-        *reinterpret_cast<float4 *>(to + at) = x;
+        if (!add) return write4(to + at, four);
+        Four sum = read4(to + at);
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum.v[j] = four[j] + sum.v[j];
+        write4(to + at, sum.v);
     } else {
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
@@ -89,11 +64,31 @@ __device__ __forceinline__ void store_four(float *to, u32 at, u32 count, const f
     }
 }
 
-// Adds `value` up over the threads of a block, which all call this; thread 0 gets the sum. Warps first, by halves, then
+// The same for an array of n numbers, which is an allocation of its own, from a multiple of four on.
+__device__ __forceinline__ Four load4(const float *__restrict__ from, u32 i, u32 n) {
+    return four_of(from, i, left_of(n, i), true);
+}
+
+__device__ __forceinline__ void store4(float *to, u32 i, u32 n, const Four &four, int add) {
+    store_four(to, i, left_of(n, i), four.v, add, true);
+}
+
+// A thread's groups of four among n numbers: `FOR_EACH_FOUR(i, n) { … load4(x, i, n) … }`.
+#define FOR_EACH_FOUR(i, n) \
+    for (u32 i = 4 * (blockIdx.x * blockDim.x + threadIdx.x), step_##i = 4 * gridDim.x * blockDim.x; \
+         i < (n); i += step_##i)
+
+// Adds `value` up over the lanes of a warp, which all call this, by halves; lane 0 gets the sum.
+template <class T> __device__ __forceinline__ T warp_sum(T value) {
+    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+    return value;
+}
+
+// Adds `value` up over the threads of a block, which all call this; thread 0 gets the sum. Warps first, then
 // the warps in their order: the same tree in every run. A block has at most 1024 threads, a multiple of 32.
 template <class T> __device__ __forceinline__ T block_sum(T value) {
     SHARED(T, of_warps, 32);
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+    value = warp_sum(value);
     __syncthreads(); // the memory may still be read by an earlier call
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
     __syncthreads();

@@ -25,8 +25,7 @@ struct Along {
         return four_of(from, row * pitch + x, row < depth ? left_of(size, x) : 0, whole);
     }
     __device__ __forceinline__ void put(float *panel, Four four) const {
-        *reinterpret_cast<float4 *>(panel + threadIdx.x / 16 * PITCH + threadIdx.x % 16 * 4) =
-            make_float4(four.v[0], four.v[1], four.v[2], four.v[3]);
+        write4(panel + threadIdx.x / 16 * PITCH + threadIdx.x % 16 * 4, four.v);
     }
 };
 
@@ -65,13 +64,11 @@ __device__ __forceinline__ void multiply(const A &a, const B &b, u32 from, u32 t
         }
 #pragma unroll
         for (u32 d = 0; d < DEPTH; d++) {
-            float4 x = *reinterpret_cast<const float4 *>(left + d * PITCH + tile_row());
-            float4 y = *reinterpret_cast<const float4 *>(right + d * PITCH + tile_column());
-            float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
+            Four x = read4(left + d * PITCH + tile_row()), y = read4(right + d * PITCH + tile_column());
 #pragma unroll
             for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) sum[i][j] = fmaf(xs[i], ys[j], sum[i][j]);
+                for (int j = 0; j < 4; j++) sum[i][j] = fmaf(x.v[i], y.v[j], sum[i][j]);
         }
     }
 }

@@ -68,8 +68,7 @@ struct MaskedDown {
         return masked4(s, start + threadIdx.x / 16 * 4, k + threadIdx.x % 16);
     }
     __device__ __forceinline__ void put(float *panel, Four four) const {
-        *reinterpret_cast<float4 *>(panel + threadIdx.x % 16 * PITCH + threadIdx.x / 16 * 4) =
-            make_float4(four.v[0], four.v[1], four.v[2], four.v[3]);
+        write4(panel + threadIdx.x % 16 * PITCH + threadIdx.x / 16 * 4, four.v);
     }
 };
 
