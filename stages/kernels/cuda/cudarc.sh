@@ -16,7 +16,7 @@ cudarc_source() {
     return 1
 }
 
-# Prints the functions of one module (driver, nvrtc, cublas, cublaslt, curand, nccl), sorted.
+# Prints the functions of one module (driver, nvrtc, nccl), sorted.
 cudarc_functions() {
     local source
     source=$(cudarc_source)

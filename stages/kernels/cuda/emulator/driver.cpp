@@ -1,4 +1,4 @@
-// The emulated libcuda.so.1: the driver functions that cudarc and dfdx call. Every other function that the bindings
+// The emulated libcuda.so.1: the driver functions that cudarc calls. Every other function that the bindings
 // declare is a stub made by `build`, which returns CUDA_ERROR_NOT_SUPPORTED.
 //
 // Everything runs when it is called, on the calling thread and under one lock, so streams and events are only handles
