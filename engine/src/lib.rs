@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+pub mod audit;
 pub mod capacity;
 mod device;
 pub mod diagnostic;
