@@ -58,7 +58,8 @@ pub struct RunInfo {
 
 /// The file in a run's folder that lists its results.
 pub(crate) const RESULTS: &str = "results";
-const PINNED: &str = "pinned";
+/// The mark of a run whose results stay.
+pub(crate) const PINNED: &str = "pinned";
 
 impl Cache {
     /// Returns every run, the oldest first.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::run_log::FOLDER as LOG_FOLDER;
 use crate::{CacheError, Digest, Work};
 
 /// The layout this code reads and writes; goes up when an older spdflow could misread a newer folder.
@@ -88,7 +89,9 @@ impl Cache {
     fn create(&self, version: &Path) -> Result<(), CacheError> {
         for entry in fs::read_dir(&self.root).map_err(CacheError::io("read", &self.root))? {
             let name = entry.map_err(CacheError::io("read", &self.root))?.file_name();
-            if !FOLDERS.iter().any(|known| OsStr::new(known) == name) && name != ".gitignore" {
+            let is_ours =
+                FOLDERS.iter().any(|known| OsStr::new(known) == name) || name == ".gitignore" || name == LOG_FOLDER;
+            if !is_ours {
                 // Another process may have finished the creation in between, and filled the cache.
                 if self.check_version(version)? {
                     return Ok(());
