@@ -125,6 +125,28 @@ impl Cache {
         })
     }
 
+    /// Copies a result from another cache, which is left as it is, damaged files included: record and blobs are checked on
+    /// the way.
+    ///
+    /// # Errors
+    /// [`CacheError`] if something is missing, damaged, or cannot be copied.
+    pub fn import(&self, from: &Self, record: &Record) -> Result<(), CacheError> {
+        let damaged = |path: &Path, state: &FileState| {
+            let source = io::Error::other(format!("it is not as it was made ({state:?})"));
+            CacheError::io("read", path)(source)
+        };
+        for output in &record.artifact.outputs {
+            let source = from.blob_path(&output.digest);
+            let (state, _) = inspect_file(&source, &output.digest, output.size_bytes, None);
+            if state != FileState::Intact {
+                return Err(damaged(&source, &state));
+            }
+            self.store_file(&source)?;
+        }
+        // The log stays behind: nothing is computed from it.
+        self.put_record(&Record { log: None, ..record.clone() })
+    }
+
     /// Looks at a blob that belongs to a record whose file has this stamp. Also returns how many bytes were read.
     #[must_use]
     pub fn inspect_blob(&self, digest: &Digest, size_bytes: u64, record: &Stamp) -> (FileState, u64) {

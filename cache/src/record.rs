@@ -105,6 +105,9 @@ pub struct BuildInfo {
     pub git_commit: String,
     /// Digest of `Cargo.lock`: the exact dependencies.
     pub cargo_lock: Digest,
+    /// Digest of the sources it was built from; records of earlier versions do not tell.
+    #[serde(default)]
+    pub sources: Option<Digest>,
     /// Version of the compiler.
     pub rustc: String,
     /// `release` or `debug`.
@@ -262,6 +265,14 @@ impl Cache {
         }
     }
 
+    /// Moves a record that cannot be trusted out of the way, and returns where it lies now.
+    ///
+    /// # Errors
+    /// [`CacheError`] if it cannot be moved.
+    pub fn quarantine_record(&self, fingerprint: &Digest) -> Result<PathBuf, CacheError> {
+        self.quarantine(&self.record_path(fingerprint))
+    }
+
     /// Stores a record. Its blobs must have been stored before: a reader that sees the record may rely on them.
     ///
     /// # Errors
@@ -377,6 +388,7 @@ pub(crate) mod tests {
                 version: "0".to_owned(),
                 git_commit: "unknown".to_owned(),
                 cargo_lock: Digest::of(b""),
+                sources: None,
                 rustc: "rustc".to_owned(),
                 profile: "debug".to_owned(),
             },

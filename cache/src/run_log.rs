@@ -144,17 +144,24 @@ impl Cache {
     /// # Errors
     /// [`CacheError`] if their folder cannot be read.
     pub fn signatures(&self, line: &Digest) -> Result<Vec<PathBuf>, CacheError> {
+        let files = self.signed_lines()?.into_iter();
+        Ok(files.filter(|(_, signed)| signed.as_ref() == Some(line)).map(|(file, _)| file).collect())
+    }
+
+    /// Returns all files that hold signatures, with the digest of the line that each is of, as its name says.
+    ///
+    /// # Errors
+    /// [`CacheError`] if their folder cannot be read.
+    pub fn signed_lines(&self) -> Result<Vec<(PathBuf, Option<Digest>)>, CacheError> {
         let folder = self.log_folder().join(SIGNATURES);
         if !folder.exists() {
             return Ok(Vec::new());
         }
-        let name = line.to_string();
-        let mut files = list(&folder)?;
-        files.retain(|path| {
-            let file = path.file_name().unwrap_or_default().to_string_lossy();
-            file.starts_with(&name) && file.ends_with(".sig")
-        });
-        Ok(files)
+        let line = |path: &Path| {
+            let name = path.file_name()?.to_str()?.strip_suffix(".sig")?;
+            name.split_once('-').map_or(name, |(line, _)| line).parse().ok()
+        };
+        Ok(list(&folder)?.into_iter().map(|path| (path.clone(), line(&path))).collect())
     }
 
     /// Adds a signature of a line to those that are there, unless it is one of them.

@@ -19,7 +19,7 @@ use spdflow_engine::outside::Found;
 use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources};
 use spdflow_engine::plan::Scope;
-use spdflow_engine::run::{RunOptions, run};
+use spdflow_engine::run::{Order, RunOptions, run};
 use spdflow_engine::value::Value;
 use spdflow_engine::workspace::Workspace;
 
@@ -82,6 +82,7 @@ fn pipeline() -> Pipeline {
 
 fn options() -> RunOptions {
     RunOptions {
+        order: Order::Urgent,
         scope: Scope::default(),
         jobs: 2,
         threads: 2,
@@ -99,6 +100,7 @@ fn options() -> RunOptions {
             version: String::new(),
             git_commit: String::new(),
             cargo_lock: Digest::of(b""),
+            sources: None,
             rustc: String::new(),
             profile: String::new(),
         },

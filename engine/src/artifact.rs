@@ -21,11 +21,11 @@ const MANIFEST_FORMAT: u32 = 1;
 
 /// The contents of `artifact.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+pub(crate) struct Manifest {
     format: u32,
-    kind: String,
-    metrics: Vec<Metric>,
-    files: Vec<Output>,
+    pub(crate) kind: String,
+    pub(crate) metrics: Vec<Metric>,
+    pub(crate) files: Vec<Output>,
 }
 
 /// Why what a stage wrote is not an artifact.

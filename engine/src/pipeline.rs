@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::format::Tolerance;
 use crate::kind::StageKind;
 use crate::outside::{Found, OutsideFiles};
 use crate::params::Params;
+use crate::select::is_match;
 use crate::value::{Origin, Value};
 
 /// A checked pipeline.
@@ -76,12 +78,21 @@ pub struct Instance {
     pub resources: Resources,
     /// What is done when it fails or takes long; never part of the fingerprint.
     pub policy: Policy,
+    /// How far its files may depart when an audit makes them again; never part of the fingerprint.
+    pub tolerances: Vec<Allowance>,
 }
 
 impl Instance {
     /// Returns the indices of all instances this one takes artifacts from.
     pub fn parents(&self) -> impl Iterator<Item = usize> + '_ {
         self.inputs.values().flatten().copied()
+    }
+
+    /// Returns what a file of its artifact may depart by when it is made again; unless something is said of it, by nothing.
+    #[must_use]
+    pub fn allowed(&self, file: &str) -> Allowed {
+        let said = self.tolerances.iter().find(|tolerance| is_match(&tolerance.files, file));
+        said.map_or(Allowed::Within(Tolerance::EXACT), |tolerance| tolerance.allowed)
     }
 
     /// Returns where its artifact appears below the pipeline's output folder: `decompose/seed=0`.
@@ -110,6 +121,24 @@ impl fmt::Display for InstanceId {
         }
         if self.axes.is_empty() { Ok(()) } else { f.write_str("]") }
     }
+}
+
+/// What files that are made again may depart by from those that were recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allowance {
+    /// The name of a file in the artifact, or a glob.
+    pub files: String,
+    /// What they may depart by.
+    pub allowed: Allowed,
+}
+
+/// What a file that is made again may depart by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Allowed {
+    /// Its numbers by this much.
+    Within(Tolerance),
+    /// It may be another file altogether.
+    Anything,
 }
 
 /// What a stage may use of the machine.

@@ -15,6 +15,6 @@ pub fn identity(build: &BuildInfo) -> Option<String> {
     if !stamp.is_settled(Stamp::now()) {
         return None;
     }
-    let BuildInfo { version, git_commit, cargo_lock, rustc, profile } = build;
-    Some(format!("{version} {git_commit} {cargo_lock} {rustc} {profile} {stamp:?}"))
+    let BuildInfo { version, git_commit, cargo_lock, sources, rustc, profile } = build;
+    Some(format!("{version} {git_commit} {cargo_lock} {sources:?} {rustc} {profile} {stamp:?}"))
 }

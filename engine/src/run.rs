@@ -10,6 +10,7 @@ mod journal;
 mod options;
 mod progress;
 mod ready;
+mod recipe;
 mod replay;
 mod schedule;
 pub(crate) mod simulate;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{Digest, MachineInfo, Metric};
+use spdflow_cache::{CacheError, Digest, Evidence, MachineInfo, Metric};
 
 use crate::capacity::Capacity;
 use crate::error::RunError;
@@ -35,8 +36,9 @@ use crate::workspace::Workspace;
 use exchange::Exchange;
 pub use exchange::RemoteOptions;
 use journal::Journal;
-pub use options::RunOptions;
+pub use options::{Order, RunOptions};
 use ready::Held;
+pub use recipe::{Part, Recipe, RecipeError};
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
 use stage::{End, Job, Session};
@@ -54,6 +56,8 @@ pub struct RunSummary {
     pub failures: Vec<StageFailure>,
     /// How long it took.
     pub seconds: f64,
+    /// Whether it had work to do and so has a line in the log of runs.
+    pub is_logged: bool,
 }
 
 /// What became of one instance.
@@ -97,8 +101,10 @@ pub fn run(
     let hold = workspace.cache.hold()?;
     let target = NumericTarget::new(options.device, options.ranks);
     let plan = plan(pipeline, workspace, &options.scope, &target)?;
-    let given = plan.given.iter().map(|(_, fingerprint, _)| *fingerprint);
-    let needed: Vec<Digest> = plan.steps.iter().filter_map(|step| step.fingerprint).chain(given).collect();
+    let given: Vec<_> =
+        plan.given.iter().map(|(index, key, known)| (*index, Some(*key), Some(known.artifact))).collect();
+    let needed = plan.steps.iter().map(|step| step.fingerprint).chain(given.iter().map(|(_, key, _)| *key));
+    let needed: Vec<Digest> = needed.flatten().collect();
     lease.add_held(&hold, &needed)?;
     drop(hold);
     let capacity = Capacity::new(pipeline, options.jobs, options.threads, options.memory_bytes, &options.gpus);
@@ -164,7 +170,30 @@ pub fn run(
     let finished = Event::RunFinished { run: run.clone(), status, counts, seconds };
     journal.on_event(&finished);
     journal.finish(&finished)?;
-    Ok(RunSummary { run, status, results, failures, seconds })
+    if is_repeatable {
+        let results = results.iter().map(|result| (result.index, result.fingerprint, result.artifact));
+        let evidence = evidence(pipeline, workspace, results.chain(given).collect())?;
+        workspace.cache.log_run(&run, &now_text(), &evidence)?;
+    }
+    Ok(RunSummary { run, status, results, failures, seconds, is_logged: is_repeatable })
+}
+
+/// Returns what the log of runs says of results: those of them that there are, in the order of the pipeline.
+fn evidence(
+    pipeline: &Pipeline,
+    workspace: &Workspace<'_>,
+    mut results: Vec<(usize, Option<Digest>, Option<Digest>)>,
+) -> Result<Vec<Evidence>, CacheError> {
+    results.sort_unstable_by_key(|(index, ..)| *index);
+    let mut evidence = Vec::with_capacity(results.len());
+    for (index, fingerprint, artifact) in results {
+        let (Some(fingerprint), Some(artifact)) = (fingerprint, artifact) else { continue };
+        // Whoever deletes a record while the run ends takes its place in the log with it.
+        let Some(record) = workspace.cache.record_digest(&fingerprint)? else { continue };
+        let instance = pipeline.instances[index].id.to_string();
+        evidence.push(Evidence { instance, fingerprint, artifact, record });
+    }
+    Ok(evidence)
 }
 
 /// Returns the results of a plan that found all of them in place.
@@ -277,7 +306,10 @@ impl<'a> Runner<'a> {
         for (index, fingerprint, known) in plan.given {
             done[index] = Some(Done::found(known, fingerprint));
         }
-        let urgency = expectation.urgency(session.pipeline);
+        let urgency = match options.order {
+            Order::Urgent => expectation.urgency(session.pipeline),
+            Order::Reversed => (0..instances.len() as u64).collect(),
+        };
         let progress = Progress {
             schedule: Schedule::new(session.pipeline, &members, &capacity, urgency, done),
             failures: Vec::new(),

@@ -94,7 +94,7 @@ impl Pipeline {
 }
 
 /// Returns whether `text` fits a pattern in which `*` stands for any characters and `?` for one.
-fn is_match(pattern: &str, text: &str) -> bool {
+pub(crate) fn is_match(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     // Where to go on when the last `*` must take one more character.

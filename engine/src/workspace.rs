@@ -97,6 +97,11 @@ impl<'a> Workspace<'a> {
         self.memos().get(&memo_name(instance)).map(|memo| memo.fingerprint)
     }
 
+    /// Returns what was noted when the instance's place was last looked at.
+    pub(crate) fn memo(&self, instance: &Instance) -> Option<Arc<FolderMemo>> {
+        self.memos().get(&memo_name(instance))
+    }
+
     pub(crate) fn write_memos(&self) -> Result<(), CacheError> {
         self.cache.write_memos(&self.memo_key, &mut self.memos())
     }

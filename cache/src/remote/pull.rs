@@ -117,6 +117,19 @@ impl Remote {
         self.has_version(&|| false)
     }
 
+    /// Returns the record of a result and nothing else of it; what became of it if there is none that can be trusted.
+    ///
+    /// # Errors
+    /// [`RemoteError`] if the remote cannot be used.
+    pub fn record(
+        &self,
+        fingerprint: &Digest,
+        check: CheckRecord<'_>,
+        stop: Stop<'_>,
+    ) -> Result<Result<Record, Pulled>, RemoteError> {
+        Ok(self.find(fingerprint, check, stop)?.map(|(record, _)| record))
+    }
+
     /// Returns the record, if there is one that can be trusted.
     fn find(&self, fingerprint: &Digest, check: CheckRecord<'_>, stop: Stop<'_>) -> Result<Found, RemoteError> {
         if !self.has_version(stop)? {

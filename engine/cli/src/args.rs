@@ -3,6 +3,7 @@
 //! Doc comments here are the text of `--help`. Values are checked as far as their form goes; whether a pipeline, a
 //! stage or a key exists is found out by the commands.
 
+mod audit;
 mod cache;
 mod machine;
 mod remote;
@@ -12,9 +13,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdflow_engine::kind::{Device, NumericTarget};
 use spdflow_engine::ranks::Place;
+use spdflow_engine::run::Order;
 
+pub(crate) use audit::{AuditArgs, SignArgs};
 pub(crate) use cache::{CacheCommand, CacheFolderArgs, GcArgs, LsArgs, PinArgs};
 pub(crate) use machine::MachineArgs;
+use machine::{all_cores, parse_threads};
 pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
 
 /// Takes a neural network apart into its mechanisms, through cached, reproducible pipelines.
@@ -37,7 +41,13 @@ const EXIT_CODES: &str = "Exit codes:
   4    a stage failed
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
-  10   the pipeline is not what its lock file says
+  10   the pipeline is not what its lock file says, or no longer what its results were made by (audit)
+  11   evidence is incomplete (audit)
+  12   a result cannot be reproduced (audit)
+  13   something is damaged or does not follow from what it says (audit)
+  14   the log of runs or a signature is wrong (audit)
+  15   something could not be made again (audit)
+  16   somebody else has another result for the same key (audit)
   130  interrupted, after a checkpoint (143: terminated)";
 
 /// How to speak: options that every command takes.
@@ -72,7 +82,7 @@ pub(crate) enum ColorChoice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline; what is unchanged comes from the cache.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show what `run` would do to every stage, and why.
     Plan(PlanArgs),
     /// Show which stages are up to date.
@@ -93,6 +103,10 @@ pub(crate) enum Command {
     Metrics(MetricsArgs),
     /// Write down which results a pipeline has, to keep beside a paper, or check that it still has them.
     Lock(LockArgs),
+    /// Prove from the cache that results follow from their inputs, or find where they do not.
+    Audit(AuditArgs),
+    /// Sign the log of runs with an SSH key, so that others can tell that nothing in it was changed.
+    Sign(SignArgs),
     /// Look into the cache, check it, free what nobody needs, share results.
     Cache {
         /// What to do with it.
@@ -214,9 +228,33 @@ pub(crate) struct RunArgs {
     /// Take results from the remote, and send none.
     #[arg(long)]
     pub(crate) remote_read_only: bool,
+    /// Sign the log of runs with this SSH key when the run has made something; see `spdflow sign`.
+    #[arg(long, value_name = "FILE", env = "SPDFLOW_SIGNING_KEY")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// Which of the stages that could begin is begun first; results do not depend on it.
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t = OrderChoice::Urgent)]
+    pub(crate) order: OrderChoice,
     /// How many seconds of work a kill may cost at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
+}
+
+/// Which stage is begun first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderChoice {
+    /// The one with the most time behind it.
+    Urgent,
+    /// The last of the pipeline.
+    Reversed,
+}
+
+impl From<OrderChoice> for Order {
+    fn from(choice: OrderChoice) -> Self {
+        match choice {
+            OrderChoice::Urgent => Self::Urgent,
+            OrderChoice::Reversed => Self::Reversed,
+        }
+    }
 }
 
 /// `spdflow plan`.

@@ -11,6 +11,7 @@ pub(crate) fn build_info() -> BuildInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         git_commit: env!("SPDFLOW_GIT_COMMIT").to_owned(),
         cargo_lock: Digest::of(CARGO_LOCK),
+        sources: env!("SPDFLOW_SOURCES").parse().ok(),
         rustc: env!("SPDFLOW_RUSTC").to_owned(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
     }

@@ -28,6 +28,18 @@ pub(crate) enum Exit {
     Cache = 7,
     /// The pipeline is not what its lock file says.
     Drift = 10,
+    /// Evidence is incomplete.
+    Incomplete = 11,
+    /// A result cannot be reproduced.
+    NotReproducible = 12,
+    /// Something is damaged, or does not follow from what it says it follows from.
+    Integrity = 13,
+    /// The log of runs, or a signature, is wrong.
+    Authenticity = 14,
+    /// Something could not be made again.
+    CouldNotRun = 15,
+    /// Somebody else has another result for the same key.
+    Challenge = 16,
     /// Stopped by Ctrl-C, after a checkpoint.
     Interrupted = 130,
     /// Stopped by a termination signal, after a checkpoint.

@@ -9,7 +9,7 @@ use spdflow_cache::{CacheError, RunFolder};
 use crate::event::{Event, Listener};
 use crate::pipeline::Pipeline;
 use crate::plan::Plan;
-use crate::run::replay::source_name;
+use crate::run::recipe::source_name;
 
 /// Writes events to the run's journal before it passes them to `listener`.
 pub(crate) struct Journal<'a> {

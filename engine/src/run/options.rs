@@ -10,6 +10,16 @@ use crate::lock::Lock;
 use crate::plan::Scope;
 use crate::run::RemoteOptions;
 
+/// Which of the stages that could begin is begun first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The one with the most time behind it; among equals the first of the pipeline.
+    #[default]
+    Urgent,
+    /// The last of the pipeline: for audits, whose results must not depend on the order.
+    Reversed,
+}
+
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -17,6 +27,8 @@ pub struct RunOptions {
     pub scope: Scope,
     /// How many stages may run at once.
     pub jobs: usize,
+    /// Which of them are begun first.
+    pub order: Order,
     /// How many threads they share.
     pub threads: usize,
     /// How much memory they share; that of the machine where absent.

@@ -110,6 +110,7 @@ pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mist
                 files,
                 resources: spec.resources.clone(),
                 policy: spec.policy,
+                tolerances: spec.tolerances.clone(),
             });
         }
     }

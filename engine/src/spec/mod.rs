@@ -24,6 +24,7 @@ mod substitute;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tolerances;
 
 use std::io;
 use std::path::Path;
@@ -34,6 +35,7 @@ use crate::outside::Seen;
 use crate::pipeline::Pipeline;
 use check::Checked;
 pub use kept::{Keeper, Loaded, load_kept};
+pub use resources::time as duration;
 
 /// How to read a pipeline.
 pub struct LoadOptions<'a> {

@@ -60,8 +60,11 @@ impl TryFrom<String> for Time {
     }
 }
 
-/// Returns the time that a text like `1h30m` means, or what was expected instead.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+/// Returns the time that a text like `1h30m` means.
+///
+/// # Errors
+/// What was expected instead.
+pub fn time(text: &str) -> Result<Duration, String> {
     duration(text)
         .ok_or_else(|| format!("expected a time like `\"90s\"`, `\"30m\"` or `\"1h30m\"`, found `\"{text}\"`"))
 }

@@ -6,10 +6,10 @@ use super::check::Surroundings;
 use super::read::{self, Entries};
 use super::reference::{Reference, position_of};
 use super::sweep::Variants;
-use super::{Mistakes, merge, names, resources};
+use super::{Mistakes, merge, names, resources, tolerances};
 use crate::diagnostic::Diagnostic;
 use crate::kind::StageKind;
-use crate::pipeline::{Policy, Resources};
+use crate::pipeline::{Allowance, Policy, Resources};
 use crate::suggest::{hint_among, listed};
 use crate::value::{Data, Entry, Origin, Value};
 
@@ -33,6 +33,7 @@ pub(super) struct StageSpec {
     pub(super) variants: Option<Variants>,
     pub(super) resources: Resources,
     pub(super) policy: Policy,
+    pub(super) tolerances: Vec<Allowance>,
 }
 
 /// The points a stage is repeated at.
@@ -84,7 +85,7 @@ pub(super) struct InputSource {
     pub(super) origin: Option<Origin>,
 }
 
-const KEYS: [&str; 8] = ["uses", "inputs", "matrix", "with", "params", "resources", "retries", "timeout"];
+const KEYS: [&str; 9] = ["uses", "inputs", "matrix", "with", "params", "resources", "retries", "timeout", "tolerances"];
 
 static NO_ENTRIES: Entries = Entries::new();
 
@@ -110,6 +111,7 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
     let resources =
         value("resources").map_or_else(Resources::default, |value| resources::resources(name, value, mistakes));
     let policy = resources::policy(name, entries, mistakes);
+    let tolerances = tolerances::tolerances(name, entries, mistakes);
     let with: Vec<String> = match value("with").map(|with| &with.data) {
         Some(Data::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
@@ -127,6 +129,7 @@ pub(super) fn stage(name: &str, entry: &Entry, around: &Surroundings<'_>, mistak
         variants: None,
         resources,
         policy,
+        tolerances,
     }
 }
 

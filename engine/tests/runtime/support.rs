@@ -14,7 +14,7 @@ use spdflow_engine::outside::Found;
 use spdflow_engine::params::Params;
 use spdflow_engine::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source};
 use spdflow_engine::plan::{Plan, Scope, plan};
-use spdflow_engine::run::{RunOptions, RunSummary, run};
+use spdflow_engine::run::{Order, RunOptions, RunSummary, run};
 use spdflow_engine::value::{Data, DecodeError, Entry, Value};
 use spdflow_engine::workspace::Workspace;
 
@@ -385,6 +385,7 @@ impl<F: Fn(&Event) + Send + Sync> Listener for Recorder<F> {
 
 pub fn options() -> RunOptions {
     RunOptions {
+        order: Order::Urgent,
         locked: None,
         remote: None,
         arguments: Vec::new(),
@@ -402,6 +403,7 @@ pub fn options() -> RunOptions {
             version: "0".to_owned(),
             git_commit: "unknown".to_owned(),
             cargo_lock: Digest::of(b""),
+            sources: None,
             rustc: "rustc".to_owned(),
             profile: "debug".to_owned(),
         },

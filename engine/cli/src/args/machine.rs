@@ -34,7 +34,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 }
 
 /// Returns the number of threads; 0 means all cores, as it does to rayon.
-fn parse_threads(text: &str) -> Result<usize, String> {
+pub(super) fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         // An empty variable is one that is not set.
         _ if text.is_empty() => Ok(all_cores()),
@@ -44,7 +44,7 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     }
 }
 
-fn all_cores() -> usize {
+pub(super) fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -1,5 +1,6 @@
 //! One module per command; each turns its arguments into output and an [`Exit`].
 
+mod audit;
 mod cache;
 mod check;
 mod fmt;
@@ -18,6 +19,7 @@ mod run;
 mod schema;
 mod shell;
 mod show;
+mod sign;
 mod status;
 mod store;
 mod watch;
@@ -41,6 +43,8 @@ use crate::shipped;
 /// Does what the command line asks for.
 pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Failure> {
     match command {
+        Command::Audit(args) => audit::audit(&args, style),
+        Command::Sign(args) => sign::sign(&args, style),
         Command::Check(args) => check::check(&args, style),
         Command::Fmt(args) => fmt::fmt(&args, style),
         Command::New(args) => new::new(&args, style),

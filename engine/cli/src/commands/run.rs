@@ -15,7 +15,7 @@ use spdflow_engine::run::{RemoteOptions, RunOptions, RunSummary, run as run_pipe
 use spdflow_engine::spec::Loaded;
 use spdflow_engine::workspace::Workspace;
 
-use super::{lock, machine, ranks, store};
+use super::{lock, machine, ranks, sign, store};
 use crate::args::{OutputArgs, PipelineArgs, RunArgs, SelectionArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
@@ -86,6 +86,7 @@ pub(super) fn once(
     let options = RunOptions {
         scope,
         jobs: args.machine.jobs,
+        order: args.order.into(),
         threads: args.machine.threads,
         memory_bytes: args.machine.memory,
         gpus: machine::gpus(&args.machine)?,
@@ -102,6 +103,10 @@ pub(super) fn once(
     let listener: Box<dyn Listener> =
         if style.json { Box::new(JsonReport) } else { Box::new(HumanReport::new(style, signals.stop.clone())) };
     let summary = run_pipeline(pipeline, &workspace, &options, executor, &*listener)?;
+    // A run that found everything in place made nothing to sign.
+    if let Some(key) = args.sign_key.as_deref().filter(|_| summary.is_logged) {
+        sign::sign_run(&cache, Some(&summary.run), key)?;
+    }
     if !style.json && !style.quiet {
         output::data(&table(pipeline, &summary, style.verbose > 0));
         output::message(&(closing_line(&summary) + "\n"));

@@ -119,6 +119,19 @@ fn stage(kinds: &[&str], variants: &[Json]) -> Json {
                 }],
             },
             "with": { "type": "array", "items": { "type": "string" }, "description": "Shared tables, merged left to right." },
+            "retries": { "type": "integer", "minimum": 0, "description": "How often the stage is tried again." },
+            "timeout": { "type": "string", "description": "How long one attempt may take: \"90s\", \"1h30m\"." },
+            "tolerances": {
+                "type": "object",
+                "description": "What files may depart by when an audit makes them again, by name or glob.",
+                "additionalProperties": { "anyOf": [
+                    { "enum": ["exact", "any"] },
+                    { "type": "object", "additionalProperties": false, "properties": {
+                        "absolute": { "type": "number", "minimum": 0 },
+                        "relative": { "type": "number", "minimum": 0 },
+                    } },
+                ] },
+            },
             "resources": {
                 "type": "object",
                 "additionalProperties": false,

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use spdflow_cache::{Digest, Packer, Unpacker};
 
+use crate::audit::format::Tolerance;
 use crate::kind::{Registry, StageKind};
 use crate::outside::{Found, Looks, OutsideFile};
 use crate::params::Params;
-use crate::pipeline::{Instance, InstanceId, Pipeline, Policy, Resources, Source, Sweep, SweepPoint};
+use crate::pipeline::{
+    Allowance, Allowed, Instance, InstanceId, Pipeline, Policy, Resources, Source, Sweep, SweepPoint,
+};
 use crate::value::Origin;
 
 pub(super) fn pack_looks(body: &mut Packer, looks: &Looks) {
@@ -69,7 +72,8 @@ pub(super) fn pack_pipeline(body: &mut Packer, looks: &Looks, pipeline: &Pipelin
     let by_digest: BTreeMap<Digest, usize> =
         looks.files.iter().enumerate().map(|(position, (_, digest))| (*digest, position)).collect();
     body.list(instances.iter(), |body, instance| {
-        let Instance { id: InstanceId { stage, axes }, kind, params, inputs, files, resources, policy } = instance;
+        let Instance { id, kind, params, inputs, files, resources, policy, tolerances } = instance;
+        let InstanceId { stage, axes } = id;
         body.text(stage);
         body.list(axes.iter(), |body, (axis, value)| {
             body.text(axis);
@@ -95,6 +99,17 @@ pub(super) fn pack_pipeline(body: &mut Packer, looks: &Looks, pipeline: &Pipelin
         let Policy { retries, timeout } = *policy;
         body.number(retries.into());
         body.option(timeout, pack_time);
+        body.list(tolerances.iter(), |body, Allowance { files, allowed }| {
+            body.text(files);
+            let within = match allowed {
+                Allowed::Within(tolerance) => Some(*tolerance),
+                Allowed::Anything => None,
+            };
+            body.option(within, |body, Tolerance { absolute, relative }| {
+                body.number(absolute.to_bits());
+                body.number(relative.to_bits());
+            });
+        });
     });
 }
 
@@ -154,7 +169,14 @@ fn instance(
             time: body.option(unpack_time)?,
         },
         policy: Policy { retries: u32::try_from(body.number()?).ok()?, timeout: body.option(unpack_time)? },
+        tolerances: body.list(|body| Some(Allowance { files: owned(body)?, allowed: allowed(body)? }))?,
     })
+}
+
+fn allowed(body: &mut Unpacker<'_>) -> Option<Allowed> {
+    let float = |body: &mut Unpacker<'_>| Some(f64::from_bits(body.number()?));
+    let within = body.option(|body| Some(Tolerance { absolute: float(body)?, relative: float(body)? }))?;
+    Some(within.map_or(Allowed::Anything, Allowed::Within))
 }
 
 fn pack_origin(body: &mut Packer, Origin { source, span }: &Origin) {
