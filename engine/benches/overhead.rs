@@ -68,6 +68,7 @@ fn pipeline() -> Pipeline {
         files: BTreeMap::new(),
         resources: Resources::default(),
         policy: Policy::default(),
+        tolerances: Vec::new(),
     };
     Pipeline {
         name: "overhead".to_owned(),

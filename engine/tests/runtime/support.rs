@@ -236,6 +236,7 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
             files: BTreeMap::new(),
             resources: Resources::default(),
             policy: Policy::default(),
+            tolerances: Vec::new(),
         }
     };
     Pipeline {
