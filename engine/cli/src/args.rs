@@ -5,6 +5,7 @@
 
 mod audit;
 mod cache;
+mod evidence;
 mod machine;
 mod remote;
 
@@ -17,6 +18,7 @@ use spdflow_engine::run::Order;
 
 pub(crate) use audit::{AuditArgs, SignArgs};
 pub(crate) use cache::{CacheCommand, CacheFolderArgs, GcArgs, LsArgs, PinArgs};
+pub(crate) use evidence::BundleArgs;
 pub(crate) use machine::MachineArgs;
 use machine::{all_cores, parse_threads};
 pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
@@ -107,6 +109,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Sign the log of runs with an SSH key, so that others can tell that nothing in it was changed.
     Sign(SignArgs),
+    /// Put a pipeline, its results and the evidence of how they were made into one file.
+    Bundle(BundleArgs),
     /// Look into the cache, check it, free what nobody needs, share results.
     Cache {
         /// What to do with it.

@@ -99,24 +99,24 @@ pub(super) fn reproduce(packing: &Packing<'_>, sums: &BTreeMap<Digest, Sums>) ->
     text
 }
 
-/// Returns the programs and machines that the records name, each once.
+/// Returns the programs, machines and runs that the records name, each once.
 fn makers<'r>(records: impl Iterator<Item = &'r Record>) -> String {
-    let mut lines = BTreeSet::new();
+    let (mut programs, mut machines, mut runs) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for Record { build, machine, run, usage, .. } in records {
-        lines.insert(format!(
+        programs.insert(format!(
             "* program: spdflow {}, commit {}, {} build, by {}, `Cargo.lock` {}\n",
             build.version, build.git_commit, build.profile, build.rustc, build.cargo_lock
         ));
-        lines.insert(format!(
+        machines.insert(format!(
             "* machine: {}, {}, features {}; computed on {}\n",
             machine.platform,
             machine.processor,
             machine.cpu_features.join(" "),
             usage.device
         ));
-        lines.insert(format!("* run: {run}\n"));
+        runs.insert(format!("* run: {run}\n"));
     }
-    lines.into_iter().rev().collect()
+    programs.into_iter().chain(machines).chain(runs).collect()
 }
 
 fn row(text: &mut String, cells: &[&str]) {
