@@ -30,4 +30,5 @@ mod selection;
 mod staleness;
 mod support;
 mod sweeps;
+mod trace;
 mod watching;

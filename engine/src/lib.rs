@@ -36,6 +36,7 @@ pub mod size;
 pub mod spec;
 pub mod suggest;
 pub mod sums;
+pub mod trace;
 pub mod value;
 pub mod why;
 pub mod workspace;

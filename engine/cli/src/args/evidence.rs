@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{PipelineArgs, StoreArgs};
+use super::{CacheFolderArgs, PipelineArgs, StoreArgs};
 
 /// `spdflow bundle`.
 #[derive(Debug, Clone, Args)]
@@ -27,4 +27,18 @@ pub(crate) struct BundleArgs {
     /// Replace a file that is there already.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `spdflow trace`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceArgs {
+    /// A picture, a table, a checkpoint: whatever spdflow may have made, under whatever name.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The cache.
+    #[command(flatten)]
+    pub(crate) cache: CacheFolderArgs,
+    /// Where the results appear.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub(crate) out: PathBuf,
 }

@@ -24,6 +24,7 @@ mod show;
 mod sign;
 mod status;
 mod store;
+mod trace;
 mod watch;
 
 use std::fs;
@@ -54,6 +55,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Cache { command } => cache::cache(&command, style),
         Command::Lock(args) => lock::lock(&args, style),
         Command::Bundle(args) => bundle::bundle(&args, style),
+        Command::Trace(args) => trace::trace(&args, style),
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
