@@ -1,5 +1,6 @@
 //! The integration tests of the binary, one module per subject.
 
+mod bundles;
 mod command_stages;
 mod commands;
 mod contracts;
@@ -29,4 +30,5 @@ mod selection;
 mod staleness;
 mod support;
 mod sweeps;
+mod trace;
 mod watching;

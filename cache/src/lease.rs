@@ -30,6 +30,8 @@ pub struct Lease {
 
 /// Where the leases of processes lie that are not runs.
 pub(crate) const LEASES: &str = "leases";
+/// The file whose lock keeps garbage collection and everybody else apart.
+pub(crate) const GC_LOCK: &str = "gc.lock";
 
 impl Cache {
     /// Waits until garbage collection does not delete, and keeps it from doing so.
@@ -50,7 +52,7 @@ impl Cache {
     }
 
     fn gc_lock(&self) -> Result<(PathBuf, File), CacheError> {
-        let path = self.root().join("gc.lock");
+        let path = self.root().join(GC_LOCK);
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let lock = opened.map_err(CacheError::io("lock", &path))?;
         Ok((path, lock))

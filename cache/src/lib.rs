@@ -16,6 +16,7 @@ mod look;
 mod memo;
 pub mod merkle;
 mod packed;
+mod peek;
 mod record;
 pub mod remote;
 mod run_folder;
@@ -37,13 +38,14 @@ pub use inspect::{FileState, RecordState, inspect_file};
 pub use lease::{Hold, Lease};
 pub use memo::{FolderMemo, FolderState, MemoFile, Memos};
 pub use packed::{Packer, Unpacker};
+pub use peek::Untrusted;
 pub use record::{
     Artifact, BuildInfo, Lookup, MachineInfo, Metric, Output, RECORD_FORMAT, Record, Times, Usage, artifact_digest,
 };
 pub use run_folder::{RunFolder, RunInfo};
 pub use run_log::{EVIDENCE, Evidence, LogEntry, LogLine};
 pub use stamp::Stamp;
-pub use store::{CACHE_FORMAT, Cache};
+pub use store::{CACHE_FORMAT, Cache, FOLDERS};
 pub use usage::{FolderUsage, KnownResult};
 pub use verify::{Problem, Verification};
 pub use work::{Attempt, Holder, Work, empty_folder};

@@ -18,7 +18,8 @@ const VERSION_WORD: &str = "spdflow-cache";
 
 /// What `VERSION` holds.
 pub(crate) const VERSION_TEXT: &str = "spdflow-cache 1\n";
-pub(crate) const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "index", "tmp"];
+/// The folders that every cache has.
+pub const FOLDERS: [&str; 7] = ["blobs", "records", "runs", "work", "quarantine", "index", "tmp"];
 
 /// One cache folder, shared by any number of threads and processes.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 
 mod artifact;
 pub mod audit;
+pub mod bundle;
 pub mod capacity;
 mod device;
 pub mod diagnostic;
@@ -25,6 +26,7 @@ pub mod outside;
 pub mod params;
 pub mod pipeline;
 pub mod plan;
+pub mod present;
 pub mod program;
 pub mod ranks;
 pub mod run;
@@ -33,6 +35,8 @@ pub mod shell;
 pub mod size;
 pub mod spec;
 pub mod suggest;
+pub mod sums;
+pub mod trace;
 pub mod value;
 pub mod why;
 pub mod workspace;

@@ -4,8 +4,10 @@ pub(crate) mod ledger;
 pub(crate) mod object_server;
 pub(crate) mod runs;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
 
@@ -98,6 +100,22 @@ impl Outcome {
             self.stderr,
         );
     }
+}
+
+/// Returns every file and folder below `root` with its bytes and the time at which it was changed.
+pub(crate) fn snapshot(root: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let (mut seen, mut open) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(path) = open.pop() {
+        let metadata = std::fs::symlink_metadata(&path).expect("what was listed");
+        let bytes = if metadata.is_dir() {
+            open.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+            Vec::new()
+        } else {
+            std::fs::read(&path).expect("a file")
+        };
+        seen.insert(path, (bytes, metadata.modified().expect("a time")));
+    }
+    seen
 }
 
 /// Returns a text with what differs from run to run replaced, for comparison with a whole expected text: numbers by

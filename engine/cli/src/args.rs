@@ -5,6 +5,7 @@
 
 mod audit;
 mod cache;
+mod evidence;
 mod machine;
 mod remote;
 
@@ -17,6 +18,7 @@ use spdflow_engine::run::Order;
 
 pub(crate) use audit::{AuditArgs, SignArgs};
 pub(crate) use cache::{CacheCommand, CacheFolderArgs, GcArgs, LsArgs, PinArgs};
+pub(crate) use evidence::{BundleArgs, TraceArgs};
 pub(crate) use machine::MachineArgs;
 use machine::{all_cores, parse_threads};
 pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
@@ -42,7 +44,7 @@ const EXIT_CODES: &str = "Exit codes:
   5    some stages failed under --keep-going
   7    the cache cannot be used or is damaged
   10   the pipeline is not what its lock file says, or no longer what its results were made by (audit)
-  11   evidence is incomplete (audit)
+  11   evidence is incomplete (audit), or nothing is known of the file (trace)
   12   a result cannot be reproduced (audit)
   13   something is damaged or does not follow from what it says (audit)
   14   the log of runs or a signature is wrong (audit)
@@ -107,6 +109,10 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Sign the log of runs with an SSH key, so that others can tell that nothing in it was changed.
     Sign(SignArgs),
+    /// Put a pipeline, its results and the evidence of how they were made into one file.
+    Bundle(BundleArgs),
+    /// Find out how a picture, a table or a checkpoint was made, by its bytes alone.
+    Trace(TraceArgs),
     /// Look into the cache, check it, free what nobody needs, share results.
     Cache {
         /// What to do with it.

@@ -14,7 +14,7 @@ use crate::lock::{Lock, LockedStage};
 use crate::pipeline::Pipeline;
 use crate::run::recipe::Recipe;
 use crate::run::schedule::{Done, State};
-use crate::shell::{is_variable, quoted};
+use crate::shell::{SCRIPT_START, quoted, with_variables};
 
 /// The script.
 const SCRIPT: &str = "replay.sh";
@@ -62,14 +62,7 @@ fn script(run: &str, build: &BuildInfo, recipe: &Recipe) -> String {
 # It works in the folder `replay` beside this file; delete that to begin from nothing again. It ends with 0 if
 # every result has the same bytes, and with 10 if one has not. A run that did not get all its results has nothing to
 # compare with.
-set -eu
-spdflow=${{SPDFLOW:-spdflow}}
-case $spdflow in
-  /*) ;;
-  */*) spdflow=$PWD/$spdflow ;;
-esac
-CDPATH='' cd -- \"$(dirname -- \"$0\")\"
-",
+{SCRIPT_START}",
         version = build.version,
         commit = build.git_commit,
     );
@@ -102,13 +95,6 @@ CDPATH='' cd -- \"$(dirname -- \"$0\")\"
         words.concat(),
     );
     // The values that the pipeline found when it was read are part of its keys.
-    let variables = &recipe.variables;
-    for (name, _) in variables.iter().filter(|(name, value)| value.is_none() && is_variable(name)) {
-        let _ = writeln!(text, "unset {name}");
-    }
-    let set = variables.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
-    let set: Vec<String> = set.map(|pair| format!("{} ", quoted(&pair))).collect();
-    let env = if set.is_empty() { String::new() } else { format!("env {}", set.concat()) };
-    let _ = writeln!(text, "exec {env}\"$spdflow\" \"$@\"");
+    text += &with_variables(&recipe.variables, "\"$spdflow\" \"$@\"");
     text
 }

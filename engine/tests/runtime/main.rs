@@ -1,5 +1,6 @@
 //! Runs of small pipelines: what runs, what is reused, what survives damage, failure, interruption and company.
 
+mod bundles;
 mod crash;
 mod damage;
 mod failure;

@@ -1,8 +1,10 @@
 //! One module per command; each turns its arguments into output and an [`Exit`].
 
 mod audit;
+mod bundle;
 mod cache;
 mod check;
+mod evidence;
 mod fmt;
 mod graph;
 mod import_config;
@@ -22,6 +24,7 @@ mod show;
 mod sign;
 mod status;
 mod store;
+mod trace;
 mod watch;
 
 use std::fs;
@@ -51,6 +54,8 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Graph(args) => graph::graph(&args, style),
         Command::Cache { command } => cache::cache(&command, style),
         Command::Lock(args) => lock::lock(&args, style),
+        Command::Bundle(args) => bundle::bundle(&args, style),
+        Command::Trace(args) => trace::trace(&args, style),
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),

@@ -91,7 +91,7 @@ fn inputs(record: &Record) -> Vec<(String, Vec<String>)> {
 }
 
 /// Returns the parameters one per line, tables spelled out as paths.
-fn parameters(record: &Record) -> Vec<(String, String)> {
+pub(super) fn parameters(record: &Record) -> Vec<(String, String)> {
     fn collect(path: &str, value: &serde_json::Value, lines: &mut Vec<(String, String)>) {
         match value {
             serde_json::Value::Object(entries) if !entries.is_empty() => {
