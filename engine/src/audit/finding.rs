@@ -15,6 +15,8 @@ pub enum Fault {
     InputUnknown,
     /// A record's times cannot be true.
     ImpossibleTime,
+    /// The bytes were left out, only their digest is there.
+    LeftOut,
     // Level 1: integrity.
     /// A file is not there.
     Missing,
@@ -94,9 +96,12 @@ impl Fault {
         match self {
             Self::Note => Class::Note,
             Self::Drift | Self::OtherBuild | Self::OtherThanLocked => Class::Drift,
-            Self::NoRecord | Self::InputUnknown | Self::ImpossibleTime | Self::NotLogged | Self::Unsigned => {
-                Class::Incomplete
-            }
+            Self::NoRecord
+            | Self::InputUnknown
+            | Self::ImpossibleTime
+            | Self::LeftOut
+            | Self::NotLogged
+            | Self::Unsigned => Class::Incomplete,
             Self::CouldNotRun => Class::CouldNotRun,
             Self::Challenged => Class::Challenge,
             Self::NotReproduced => Class::NotReproducible,

@@ -47,7 +47,15 @@ const LEAST_BYTES: u64 = 4 << 20;
 /// Reads everything.
 pub(super) fn check(subject: &Subject<'_>, exhibits: &[Exhibit], findings: &mut Vec<Finding>) -> Reading {
     let begin = Instant::now();
-    let mut files = blobs(subject, exhibits);
+    let (mut files, left_out): (Vec<_>, Vec<_>) =
+        blobs(subject, exhibits).into_iter().partition(|file| !subject.absent.contains(&file.digest));
+    findings.extend(left_out.iter().flat_map(|file| {
+        file.owners.iter().map(|(instance, output)| {
+            let name = output.map_or("its log".to_owned(), |output| format!("`{output}`"));
+            let finding = Finding::new(Fault::LeftOut, format!("{name} is not here, only its digest")).of(instance);
+            output.map_or(finding.clone(), |output| finding.in_file(output))
+        })
+    }));
     for exhibit in exhibits {
         in_place(subject, exhibit, &mut files, findings);
     }

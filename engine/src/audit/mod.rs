@@ -17,7 +17,7 @@ mod integrity;
 mod repair;
 mod reproduction;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -55,6 +55,10 @@ pub struct Subject<'a> {
     pub variables: BTreeMap<String, Option<String>>,
     /// How many threads the audit may use.
     pub threads: usize,
+    /// Blobs that are not there because somebody left them out and said so.
+    pub absent: BTreeSet<Digest>,
+    /// What was found before the audit began.
+    pub findings: Vec<Finding>,
 }
 
 /// How to audit.
@@ -151,7 +155,7 @@ pub fn audit(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>) -> Res
 fn look(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>, repairs: Vec<String>) -> Result<Audit, RunError> {
     let Options { level, .. } = *options;
     let members = scope.members(subject.pipeline);
-    let mut findings = Vec::new();
+    let mut findings = subject.findings.clone();
     let exhibits = exhibit::collect(subject, &members, &mut findings)?;
     let reading = (level >= 1).then(|| integrity::check(subject, &exhibits, &mut findings));
     if level >= 2 {

@@ -52,7 +52,7 @@ pub(super) fn trace(args: &TraceArgs, style: &OutputArgs) -> Result<Exit, Failur
     Ok(if trace.places.is_empty() { Exit::Incomplete } else { Exit::Done })
 }
 
-fn sums(file: &Path) -> Result<Sums, Failure> {
+pub(super) fn sums(file: &Path) -> Result<Sums, Failure> {
     let cannot =
         |reason: String| Failure::input(Diagnostic::new(format!("cannot read `{}`: {reason}", file.display())));
     if file.is_dir() {

@@ -40,6 +40,8 @@ pub(super) fn audit(args: &AuditArgs, style: &OutputArgs) -> Result<Exit, Failur
         arguments: found.arguments.clone(),
         variables: found.pipeline.outside.variables.clone(),
         threads: args.threads,
+        absent: found.absent,
+        findings: found.findings,
     };
     let remote = args.against.as_deref().map(|place| subject::against(place, &scratch)).transpose()?;
     let remote = remote.as_deref().map(Remote::open).transpose()?;
