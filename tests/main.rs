@@ -1,5 +1,6 @@
 //! The integration tests of the binary, one module per subject.
 
+mod audit;
 mod bundles;
 mod command_stages;
 mod commands;

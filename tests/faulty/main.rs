@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 enum Fault {
     /// Nothing.
     None,
-    /// It adds numbers up in the order of a hash set.
+    /// What it makes depends on the order of a hash set.
     HashOrder,
     /// It adds numbers up in as many parts as it has threads.
     Threads,
@@ -31,6 +31,8 @@ enum Fault {
     Path,
     /// It writes down the time zone.
     Environment,
+    /// It shows another number than it reports.
+    Misquote,
     /// From some step on it adds up in another order than with one thread.
     LateThreads,
 }
@@ -48,7 +50,8 @@ struct Params {
     milliseconds: u64,
 }
 
-const OF: InputSlot = InputSlot { name: "of", accepts: &["*"], many: true, required: false, summary: "Anything." };
+const OF: InputSlot =
+    InputSlot { name: "of", accepts: &["faulty", "sound"], many: true, required: false, summary: "Anything." };
 
 struct Faulty;
 
@@ -62,10 +65,11 @@ impl Kind for Faulty {
             (0..1000_u32).map(|number| 1.0 / (number + 1) as f32 * params.seed.max(1) as f32).collect();
         let mut log = String::new();
         let value = match params.fault {
-            Fault::None => numbers.iter().sum(),
+            Fault::None | Fault::Misquote => numbers.iter().sum(),
             Fault::HashOrder => {
                 let bits: HashSet<u32> = numbers.iter().map(|number| number.to_bits()).collect();
-                bits.into_iter().map(f32::from_bits).sum()
+                // Each number counts for as much as there is behind it, so that hardly two orders agree.
+                bits.into_iter().map(f32::from_bits).fold(0.0, |sum, number| 0.99 * sum + number)
             }
             Fault::Threads => in_parts(&numbers, context.threads),
             Fault::SharedStream => {
@@ -98,7 +102,8 @@ impl Kind for Faulty {
             summary.file(name, format, "what it made");
             Ok::<_, StageError>(())
         };
-        write("value.json", "json", format!("{{ \"value\": {value:?}, \"seed\": {} }}\n", params.seed))?;
+        let shown = if params.fault == Fault::Misquote { value + 1.0 } else { value };
+        write("value.json", "json", format!("{{ \"value\": {shown:?}, \"seed\": {} }}\n", params.seed))?;
         if !log.is_empty() {
             write("log.jsonl", "jsonl", log)?;
         }

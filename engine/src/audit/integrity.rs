@@ -76,7 +76,11 @@ pub(super) fn check(subject: &Subject<'_>, exhibits: &[Exhibit], findings: &mut 
     let parts = (all_bytes / LEAST_BYTES).max(files.len() as u64 / LEAST_EACH as u64);
     on_threads(subject.threads, usize::try_from(parts).unwrap_or(usize::MAX), &work);
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut wrong: Vec<Finding> = found.iter().flat_map(|(position, state)| told(&files[*position], state)).collect();
+    let mut wrong = Vec::new();
+    for (position, state) in found {
+        let file = &files[position];
+        wrong.extend(told(file, &refined(subject, file, state)));
+    }
     wrong.sort_by_key(|finding| {
         exhibits.iter().position(|exhibit| finding.instance.as_ref() == Some(&exhibit.instance))
     });
@@ -175,6 +179,17 @@ fn strays(folder: &Path, expected: BTreeSet<&str>) -> Vec<String> {
     }
     strays.sort();
     strays
+}
+
+/// A result in place that is too short is one that somebody wrote anew, unless it begins as the intact one does.
+fn refined(subject: &Subject<'_>, file: &File<'_>, state: FileState) -> FileState {
+    let FileState::Truncated { .. } = state else { return state };
+    if file.is_blob {
+        return state;
+    }
+    let read = |path: &Path| fs::read(path).unwrap_or_default();
+    let (found, intact) = (read(&file.path), read(&subject.workspace.cache.blob_path(&file.digest)));
+    if intact.starts_with(&found) || Digest::of(&intact) != file.digest { state } else { FileState::Edited }
 }
 
 /// Returns what is wrong with a file, for each of its owners.

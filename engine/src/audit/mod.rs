@@ -67,8 +67,8 @@ pub struct Options<'a> {
     pub level: u8,
     /// What is varied when results are made again.
     pub vary: &'a [Variation],
-    /// How many results are made again.
-    pub extent: Extent,
+    /// How many results are made again; nothing if none are.
+    pub extent: Option<Extent>,
     /// The program that makes them again: this one.
     pub program: PathBuf,
     /// Where it does; must be empty.
@@ -145,9 +145,8 @@ pub fn audit(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>) -> Res
     let mut repairs = Vec::new();
     if options.repair {
         let members = scope.members(subject.pipeline);
-        let exhibits = exhibit::collect(subject, &members, &mut Vec::new())?;
-        (options.tell)("repairing");
-        repairs = repair::repair(subject, &exhibits, options.against)?;
+        (options.tell)("and repairing what is damaged");
+        repairs = repair::repair(subject, &members, options.against)?;
     }
     look(subject, scope, options, repairs)
 }
@@ -162,7 +161,7 @@ fn look(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>, repairs: Ve
         derivation::check(subject, &exhibits, options.formats, options.build, &mut findings);
     }
     let mut reproduced = reproduction::Reproduced::default();
-    if level >= 3 {
+    if let Some(extent) = options.extent.filter(|_| level >= 3) {
         let reproducer = reproduction::Reproducer::new(
             subject,
             &exhibits,
@@ -172,7 +171,7 @@ fn look(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>, repairs: Ve
             options.stop,
             options.tell,
         );
-        reproduced = reproducer.check(options.vary, options.extent, &mut findings);
+        reproduced = reproducer.check(options.vary, extent, &mut findings);
         settle_other_builds(&exhibits, &reproduced, &mut findings);
     }
     let mut signed = authenticity::Signed::default();

@@ -8,21 +8,32 @@ use spdflow_cache::{BlobState, FileState, Lookup, RecordState, inspect_file};
 
 use crate::artifact::MANIFEST;
 use crate::audit::Subject;
-use crate::audit::exhibit::Exhibit;
+use crate::audit::exhibit::{self, Exhibit};
 use crate::error::RunError;
 use crate::fingerprint::check_key;
 use crate::outputs::Placed;
 use crate::workspace::known_of;
 
-/// Mends what the exhibits rest on, and says what was done.
+/// Mends what results rest on, and says what was done.
 pub(super) fn repair(
     subject: &Subject<'_>,
-    exhibits: &[Exhibit],
+    members: &[bool],
     remote: Option<&Remote>,
 ) -> Result<Vec<String>, RunError> {
     let mut done = Vec::new();
-    for exhibit in exhibits {
-        repair_record(subject, exhibit, remote, &mut done)?;
+    let mut exhibits = exhibit::collect(subject, members, &mut Vec::new())?;
+    // What lies behind a record that is found again has a key only then.
+    loop {
+        let before = done.len();
+        for exhibit in &exhibits {
+            repair_record(subject, exhibit, remote, &mut done)?;
+        }
+        if done.len() == before {
+            break;
+        }
+        exhibits = exhibit::collect(subject, members, &mut Vec::new())?;
+    }
+    for exhibit in &exhibits {
         repair_blobs(subject, exhibit, remote, &mut done)?;
         repair_place(subject, exhibit, &mut done)?;
     }
@@ -39,7 +50,12 @@ fn repair_record(
     let (cache, id) = (subject.workspace.cache, &exhibit.instance);
     let Some(fingerprint) = exhibit.fingerprint else { return Ok(()) };
     let is_sound = match cache.inspect_record(&fingerprint)? {
-        RecordState::Missing => return Ok(()),
+        RecordState::Missing => {
+            if take(subject, &fingerprint, remote)? {
+                done.push(format!("`{id}`: its record was taken from the remote"));
+            }
+            return Ok(());
+        }
         RecordState::Intact { record, .. } => check_key(&record).is_ok(),
         RecordState::Damaged { .. } => false,
     };

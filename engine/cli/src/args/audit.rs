@@ -33,8 +33,8 @@ pub(crate) struct AuditArgs {
     pub(crate) store: StoreArgs,
     /// Up to which level: 0 completeness, 1 integrity, 2 derivation, 3 reproduction, 4 authenticity, 5 challenge.
     ///
-    /// By default 2, or what the other options ask for: 3 with --vary, --sample or --budget, 4 with --signers, 5 with
-    /// --against.
+    /// By default 2, or what the other options ask for: 3 with --vary, --sample or --budget, 4 with --signers. --against
+    /// compares at any level; level 5 is everything.
     #[arg(short, long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=5))]
     pub(crate) level: Option<u8>,
     /// What to vary when results are made again.
@@ -46,6 +46,9 @@ pub(crate) struct AuditArgs {
     /// Make no more results again than take about this long, such as `30m`; one of every kind at least.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) budget: Option<Duration>,
+    /// Make nothing again: of level 3 and above, check what can be checked without.
+    #[arg(long, conflicts_with_all = ["vary", "sample", "budget"])]
+    pub(crate) no_run: bool,
     /// Ask for the same results there: a remote, the folder of another cache, or a bundle.
     #[arg(long, value_name = "PLACE")]
     pub(crate) against: Option<String>,
@@ -76,9 +79,7 @@ pub(crate) struct AuditArgs {
 impl AuditArgs {
     /// Returns the level that the options ask for.
     pub(crate) fn level(&self) -> u8 {
-        self.level.unwrap_or(if self.against.is_some() && !self.repair {
-            5
-        } else if self.signers.is_some() {
+        self.level.unwrap_or(if self.signers.is_some() {
             4
         } else if !self.vary.is_empty() || self.sample.is_some() || self.budget.is_some() {
             3

@@ -6,13 +6,14 @@ use spdflow_engine::audit::signature::{self, SignatureError};
 use spdflow_engine::cache::{Cache, LogLine};
 use spdflow_engine::diagnostic::Diagnostic;
 
+use super::evidence;
 use crate::args::{OutputArgs, SignArgs};
 use crate::failure::{Exit, Failure};
 use crate::output;
 
 /// Signs the log up to the run that the command line names.
 pub(super) fn sign(args: &SignArgs, style: &OutputArgs) -> Result<Exit, Failure> {
-    let cache = Cache::open_existing(&args.cache.cache)?;
+    let cache = evidence::open(&args.cache.cache)?;
     let (run, file) = sign_run(&cache, args.run.as_deref(), &args.key)?;
     if style.json {
         super::print_json(serde_json::json!({ "run": run, "signature": file }));

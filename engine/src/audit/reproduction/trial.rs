@@ -99,9 +99,9 @@ impl Trial {
 }
 
 impl Reproducer<'_> {
-    /// Makes the results of `chosen` again, from the recorded results of all others.
-    pub(super) fn execute(&self, trial: &Trial, chosen: &[usize]) -> Result<Made, NoTrial> {
-        let folder = self.trial_folder(trial)?;
+    /// Makes the results of `chosen` again, from the recorded results of all others, in the scratch folder `name`.
+    pub(super) fn execute(&self, trial: &Trial, chosen: &[usize], name: &str) -> Result<Made, NoTrial> {
+        let folder = self.trial_folder(trial, name)?;
         let place = |name: &str| folder.join(name);
         let (recipe, bytes) = Recipe::of(self.subject.pipeline, &[]);
         let file =
@@ -123,9 +123,12 @@ impl Reproducer<'_> {
         Ok(Made { cache, records, failures, kills })
     }
 
-    fn trial_folder(&self, trial: &Trial) -> Result<PathBuf, NoTrial> {
-        let number = self.next_number();
-        let mut folder = self.scratch.join(format!("trial-{number}"));
+    fn trial_folder(&self, trial: &Trial, name: &str) -> Result<PathBuf, NoTrial> {
+        let mut folder = self.scratch.join(name);
+        if folder.exists() {
+            let failed = |error| NoTrial { reason: format!("cannot empty `{}`: {error}", folder.display()) };
+            fs::remove_dir_all(&folder).map_err(failed)?;
+        }
         if trial.other_path {
             // Spaces, quotes, letters of several bytes, and longer than anything a program may have allotted for it.
             folder = folder.join(format!("it's a path, mit Ümläuten/{}", "and long ".repeat(12).trim_end()));

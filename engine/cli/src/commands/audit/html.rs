@@ -64,8 +64,9 @@ pub(super) fn page(report: &Report<'_>) -> String {
     }
     if !audit.findings.is_empty() {
         text += "<h2>Findings</h2>\n<ul>\n";
-        for finding in &audit.findings {
-            let of = finding.instance.as_ref().map(|instance| format!("<code>{}</code>: ", escaped(instance)));
+        for group in &report.findings {
+            let finding = group.finding;
+            let of = group.named().map(|instances| format!("{}: ", with_code(&instances)));
             let place = finding.place.as_ref().map(|place| format!("<br><code>{}</code>", escaped(place)));
             text += &format!(
                 "<li><b>{}</b> {}{}{}</li>\n",

@@ -42,8 +42,9 @@ pub(super) fn page(report: &Report<'_>) -> String {
     if !audit.findings.is_empty() {
         text += "\n## Findings\n\n";
     }
-    for finding in &audit.findings {
-        let of = finding.instance.as_ref().map(|instance| format!("`{instance}`: ")).unwrap_or_default();
+    for group in &report.findings {
+        let finding = group.finding;
+        let of = group.named().map(|instances| format!("{instances}: ")).unwrap_or_default();
         text += &format!("* **{}** {of}{}", word(finding.fault.class()), finding.message);
         if let Some(place) = &finding.place {
             text += &format!(" (`{place}`)");

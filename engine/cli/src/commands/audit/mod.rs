@@ -60,7 +60,7 @@ pub(super) fn audit(args: &AuditArgs, style: &OutputArgs) -> Result<Exit, Failur
     let options = Options {
         level: args.level(),
         vary: &vary,
-        extent: Extent { share: args.sample, budget: args.budget },
+        extent: (!args.no_run).then_some(Extent { share: args.sample, budget: args.budget }),
         program,
         scratch: scratch.folder(),
         signers: args.signers.as_deref(),
@@ -71,7 +71,11 @@ pub(super) fn audit(args: &AuditArgs, style: &OutputArgs) -> Result<Exit, Failur
         stop: &signals.stop,
         tell: &tell,
     };
-    let audit = audit_pipeline(&subject, &found.scope, &options)?;
+    let mut audit = audit_pipeline(&subject, &found.scope, &options)?;
+    if let (Some(challenge), Some(place)) = (&mut audit.challenge, &args.against) {
+        // As the user knows it, also if it was unpacked.
+        challenge.against.clone_from(place);
+    }
     if signals.stop.is_raised() {
         return Ok(signals.exit());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spdflow_engine::audit::finding::{Grade, Reproduction};
+use spdflow_engine::audit::finding::{Finding, Grade, Reproduction};
 use spdflow_engine::audit::{Audit, Verdict};
 
 use crate::failure::Exit;
@@ -14,6 +14,13 @@ pub(super) struct Report<'a> {
     pub(super) audit: &'a Audit,
     pub(super) exit: Exit,
     pub(super) stages: Vec<Stage<'a>>,
+    pub(super) findings: Vec<Group<'a>>,
+}
+
+/// The same finding about one or several instances.
+pub(super) struct Group<'a> {
+    pub(super) finding: &'a Finding,
+    pub(super) instances: Vec<&'a str>,
 }
 
 /// The verdicts on one instance.
@@ -46,7 +53,7 @@ impl<'a> Report<'a> {
                 stages.push(Stage { instance, grade: None, outputs: Vec::new() });
             }
         }
-        Self { what, audit, exit, stages }
+        Self { what, audit, exit, stages, findings: grouped(&audit.findings) }
     }
 
     /// Returns how many outputs have each grade: "35 outputs A, 2 F".
@@ -72,6 +79,34 @@ impl<'a> Report<'a> {
             }
         }
         document
+    }
+}
+
+/// Takes findings together that say the same of several instances.
+fn grouped(findings: &[Finding]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut known = BTreeMap::new();
+    for finding in findings {
+        let Finding { fault, file, place, message, .. } = finding;
+        let position = *known.entry((fault, file, place, message)).or_insert(groups.len());
+        if position == groups.len() {
+            groups.push(Group { finding, instances: Vec::new() });
+        }
+        groups[position].instances.extend(finding.instance.as_deref());
+    }
+    groups
+}
+
+impl Group<'_> {
+    /// Returns the instances, the first few by name: "`a`, `b`, `c` and 4 more".
+    pub(super) fn named(&self) -> Option<String> {
+        const NAMED: usize = 3;
+        let names: Vec<String> = self.instances.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+        match self.instances.len() {
+            0 => None,
+            count if count > NAMED => Some(format!("{} and {} more", names.join(", "), count - NAMED)),
+            _ => Some(names.join(", ")),
+        }
     }
 }
 

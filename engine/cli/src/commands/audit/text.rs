@@ -1,8 +1,8 @@
 //! The report of an audit for a terminal.
 
-use spdflow_engine::audit::finding::{Class, Finding};
+use spdflow_engine::audit::finding::Class;
 
-use super::report::Report;
+use super::report::{Group, Report};
 use crate::report::table::Table;
 use crate::report::text::duration;
 
@@ -51,19 +51,20 @@ pub(super) fn page(report: &Report<'_>, is_whole: bool) -> String {
 
 /// Returns the findings.
 pub(super) fn findings(report: &Report<'_>, is_whole: bool) -> String {
-    let findings = &report.audit.findings;
-    let shown = if is_whole { findings.len() } else { MOST };
-    let mut text: String = findings.iter().take(shown).map(finding).collect();
-    if findings.len() > shown {
-        text += &format!("and {} more; `-v` shows all\n", findings.len() - shown);
+    let groups = &report.findings;
+    let shown = if is_whole { groups.len() } else { MOST };
+    let mut text: String = groups.iter().take(shown).map(finding).collect();
+    if groups.len() > shown {
+        text += &format!("and {} more; `-v` shows all\n", groups.len() - shown);
     }
     text
 }
 
-fn finding(finding: &Finding) -> String {
+fn finding(group: &Group<'_>) -> String {
+    let finding = group.finding;
     let mut text = format!("{}: ", word(finding.fault.class()));
-    if let Some(instance) = &finding.instance {
-        text += &format!("`{instance}`: ");
+    if let Some(instances) = group.named() {
+        text += &format!("{instances}: ");
     }
     text += &finding.message;
     text.push('\n');
