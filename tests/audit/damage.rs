@@ -224,7 +224,13 @@ fn what_is_lost_is_taken_from_another_cache_or_made_again_by_the_next_run() {
     lose();
     // Without it, the record is out of the way, and the stage is as one that never ran.
     let audited = place.audit(&["--repair"]);
-    audited.assert_code(11);
+    audited.assert_code(13);
+    assert!(
+        audited
+            .faults()
+            .iter()
+            .all(|(fault, _)| ["missing", "no_record", "drift", "input_unknown"].contains(&fault.as_str()))
+    );
     place.faulty(&["run", "p.toml", "--quiet"]).assert(0, "", "");
     place.audit(&[]).assert_code(0);
 }

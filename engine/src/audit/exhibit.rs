@@ -51,6 +51,12 @@ impl Exhibit {
         self.recorded.as_ref().map(|recorded| recorded.record.artifact.digest)
     }
 
+    /// Returns the key of the result that there is, or else would be.
+    #[must_use]
+    pub fn key(&self) -> Option<Digest> {
+        self.recorded.as_ref().map(|recorded| recorded.record.fingerprint).or(self.fingerprint)
+    }
+
     /// Returns whether the record is that of the key which the instance has today.
     #[must_use]
     pub fn is_current(&self) -> bool {

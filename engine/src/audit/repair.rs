@@ -83,7 +83,7 @@ fn repair_blobs(
     done: &mut Vec<String>,
 ) -> Result<(), RunError> {
     let (cache, id) = (subject.workspace.cache, &exhibit.instance);
-    let Some(fingerprint) = exhibit.fingerprint else { return Ok(()) };
+    let Some(fingerprint) = exhibit.key() else { return Ok(()) };
     let RecordState::Intact { record, .. } = cache.inspect_record(&fingerprint)? else { return Ok(()) };
     let folder = subject.workspace.folder(&subject.pipeline.instances[exhibit.index]);
     let mut missing = Vec::new();
@@ -123,7 +123,7 @@ fn repair_blobs(
 fn repair_place(subject: &Subject<'_>, exhibit: &Exhibit, done: &mut Vec<String>) -> Result<(), RunError> {
     let cache = subject.workspace.cache;
     let instance = &subject.pipeline.instances[exhibit.index];
-    let Some(fingerprint) = exhibit.fingerprint else { return Ok(()) };
+    let Some(fingerprint) = exhibit.key() else { return Ok(()) };
     let RecordState::Intact { record, .. } = cache.inspect_record(&fingerprint)? else { return Ok(()) };
     let folder = subject.workspace.folder(instance);
     let outputs = &record.artifact.outputs;
