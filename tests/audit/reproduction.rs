@@ -212,3 +212,20 @@ fn a_sample_has_one_of_every_kind_and_a_budget_what_fits() {
     assert_eq!(made(&["--sample=100%"]), 3);
     assert_eq!(made(&["--budget=1h"]), 3);
 }
+
+#[test]
+fn the_toy_model_is_proved_to_an_a_at_every_output() {
+    let place = Place(crate::support::Bench::new());
+    place.make_key("key", "alice@example.org");
+    let run = ["run", "tms", "--profile=smoke", "--sign-key=key", "--quiet"];
+    place.0.run(&run).assert(0, "", "");
+    let vary = "--vary=threads,path,env,kill,order";
+    let outcome = place.0.run(&["audit", "tms", "--profile=smoke", "--level=4", vary, "--signers=signers", "--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let outputs = report["outputs"].as_array().expect("outputs");
+    assert!(outputs.len() > 40, "{}", outputs.len());
+    for output in outputs {
+        assert_eq!(output["grade"], "A", "{output}");
+    }
+}
