@@ -11,6 +11,7 @@ pub mod compare;
 pub mod data;
 pub mod decomposition;
 pub mod figure;
+pub mod formats;
 pub mod import;
 pub mod importance;
 pub mod matrix;

@@ -23,6 +23,24 @@ use crate::artifact::json;
 use crate::figure::Figure;
 use inputs::{Clusters, Comparison, Decomposition, Target};
 
+/// A metric that a figure shows under a name of its own.
+#[derive(Debug)]
+pub(crate) struct QuotedMetric {
+    /// The figure's title.
+    pub(crate) title: &'static str,
+    /// What it calls the metric.
+    pub(crate) shown: &'static str,
+    /// The metric.
+    pub(crate) metric: &'static str,
+}
+
+/// Which figures show a metric of the decompositions as a number under another name.
+pub(crate) const QUOTED_METRICS: [QuotedMetric; 1] = [QuotedMetric {
+    title: neuron_contributions::SCATTER_TITLE,
+    shown: "r",
+    metric: "neuron_contribution_correlation",
+}];
+
 /// Draws the figures.
 #[derive(Debug)]
 pub struct Plot;

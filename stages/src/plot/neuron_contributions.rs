@@ -9,6 +9,9 @@ use crate::figure::{Figure, Panel};
 use crate::matrix::Matrix;
 use crate::solution::NeuronContributions;
 
+/// The title of the scatter figure.
+pub(super) const SCATTER_TITLE: &str = "Neuron contributions in components and target";
+
 /// What the figures show, in numbers.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct ContributionReport {
@@ -43,7 +46,7 @@ pub(super) fn scatter(decompositions: &[Decomposition]) -> Option<Figure> {
         return None;
     }
     let known = contributions(decompositions).flat_map(|(_, found)| found.layers.iter().copied());
-    Some(scatter_figure("Neuron contributions in components and target", panels, known))
+    Some(scatter_figure(SCATTER_TITLE, panels, known))
 }
 
 /// Returns the numbers of a decomposition.
