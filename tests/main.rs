@@ -10,6 +10,7 @@ mod determinism;
 mod diagnostics;
 mod documents;
 mod editor;
+mod exports;
 mod failures;
 mod gc;
 mod golden;

@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod executor;
 pub mod expectation;
+pub mod export;
 pub mod fingerprint;
 pub mod gather;
 mod graph;

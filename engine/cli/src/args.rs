@@ -18,7 +18,7 @@ use spdflow_engine::run::Order;
 
 pub(crate) use audit::{AuditArgs, SignArgs};
 pub(crate) use cache::{CacheCommand, CacheFolderArgs, GcArgs, LsArgs, PinArgs};
-pub(crate) use evidence::{BundleArgs, TraceArgs};
+pub(crate) use evidence::{BundleArgs, ExportArgs, ExportFormat, TraceArgs};
 pub(crate) use machine::MachineArgs;
 use machine::{all_cores, parse_threads};
 pub(crate) use remote::{PullArgs, PushArgs, RemoteArgs};
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Bundle(BundleArgs),
     /// Find out how a picture, a table or a checkpoint was made, by its bytes alone.
     Trace(TraceArgs),
+    /// Write what is known of results as others keep provenance: in-toto and SLSA, RO-Crate, W3C PROV.
+    Export(ExportArgs),
     /// Look into the cache, check it, free what nobody needs, share results.
     Cache {
         /// What to do with it.

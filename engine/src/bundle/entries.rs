@@ -7,6 +7,7 @@ use std::path::Path;
 
 use spdflow_cache::{Cache, CacheError, Digest};
 
+use super::blobs::{BlobOf, blobs_of};
 use super::{BundleError, Packing};
 use crate::lock::{Lock, LockedStage};
 use crate::pipeline::Pipeline;
@@ -36,13 +37,6 @@ pub(super) enum Content {
 /// The files of a bundle by path, but for those that are written last: they tell of the others.
 pub(super) type Entries = BTreeMap<String, Content>;
 
-/// A blob of a result, and whose it is.
-#[derive(Debug, Clone)]
-pub(super) struct BlobOf {
-    pub(super) instance: String,
-    pub(super) output: String,
-}
-
 /// Returns the permissions of a file, which follow from where it lies.
 pub(super) fn mode(path: &str) -> u32 {
     match path.strip_prefix(CACHE).and_then(|below| below.strip_prefix("/blobs/")) {
@@ -69,22 +63,14 @@ pub(super) fn of_cache(packing: &Packing<'_>, entries: &mut Entries) -> Result<B
     for name in ["VERSION", ".gitignore"] {
         add_file(entries, &cache.root().join(name), format!("{CACHE}/{name}"))?;
     }
-    let mut blobs = BTreeMap::new();
     let mut runs = BTreeSet::new();
     for result in packing.results {
         let record = &result.record;
         let place = placed("records", &record.fingerprint) + ".json";
         entries.insert(place, Content::Bytes(record_bytes(packing.cache, result)?));
-        let named = |output: &str| BlobOf { instance: result.instance.clone(), output: output.to_owned() };
-        for output in &record.artifact.outputs {
-            blobs.entry(output.digest).or_insert_with(|| named(&output.path));
-        }
-        // A result is whole without its log.
-        if let Some(log) = record.log.filter(|log| cache.blob_path(log).is_file()) {
-            blobs.entry(log).or_insert_with(|| named("log"));
-        }
         runs.insert(record.run.as_str());
     }
+    let blobs = blobs_of(cache, packing.results);
     if !packing.digests_only {
         entries.extend(blobs.keys().map(|digest| (placed("blobs", digest), Content::Blob(*digest))));
     }
@@ -180,10 +166,4 @@ fn joined(place: &str, path: &Path, below: &Path) -> Result<String, BundleError>
 /// Returns the folders of a cache, also those in which nothing lies.
 pub(super) fn cache_folders() -> impl Iterator<Item = String> {
     spdflow_cache::FOLDERS.into_iter().map(|folder| format!("{CACHE}/{folder}"))
-}
-
-/// Returns the cache's blob as a file to read.
-pub(super) fn open_blob(cache: &Cache, digest: &Digest) -> Result<fs::File, CacheError> {
-    let path = cache.blob_path(digest);
-    fs::File::open(&path).map_err(CacheError::io("read", &path))
 }

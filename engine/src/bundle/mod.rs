@@ -4,6 +4,7 @@
 //! (`manifest.rs`); `docs/cache-format.md` describes all of it. [`pack`] makes one of a cache, of which it changes nothing;
 //! equal results make equal bundles, byte by byte. [`unpack`] believes nothing that it has not checked.
 
+mod blobs;
 mod describe;
 mod entries;
 mod manifest;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use spdflow_cache::CacheError;
 
+pub(crate) use blobs::{blobs_of, open_blob, sums_of_blobs};
 pub use manifest::{Arguments, FileEntry, LeftOut, MANIFEST, Manifest};
 pub use pack::{Packed, Packing, pack};
 pub use unpack::{Problem, Unpacked, unpack};
@@ -113,7 +115,7 @@ pub enum BundleError {
 }
 
 impl BundleError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }

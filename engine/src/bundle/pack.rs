@@ -14,10 +14,9 @@ use tar::{Builder, EntryType, Header};
 use zstd::Encoder;
 
 use super::BundleError;
+use super::blobs::{BlobOf, damaged, open_blob, sums_of_blobs};
 use super::describe::{reproduce, script};
-use super::entries::{
-    BlobOf, Content, Entries, REPRODUCE, SCRIPT, cache_folders, mode, of_cache, of_pipeline, open_blob,
-};
+use super::entries::{Content, Entries, REPRODUCE, SCRIPT, cache_folders, mode, of_cache, of_pipeline};
 use super::manifest::{Arguments, FORMAT, FileEntry, LeftOut, MANIFEST, Manifest};
 use crate::pipeline::Pipeline;
 use crate::present::Present;
@@ -60,7 +59,7 @@ pub fn pack(packing: &Packing<'_>, to: &Path) -> Result<Packed, BundleError> {
     let mut entries = Entries::new();
     let pipeline = of_pipeline(packing.pipeline, &mut entries)?;
     let blobs = of_cache(packing, &mut entries)?;
-    let sums = sums_of_blobs(packing, &blobs)?;
+    let sums = sums_of_blobs(packing.cache, &blobs)?;
     let variables = &packing.pipeline.outside.variables;
     entries.insert(SCRIPT.to_owned(), Content::Bytes(script(packing, &pipeline).into_bytes()));
     entries.insert(REPRODUCE.to_owned(), Content::Bytes(reproduce(packing, &sums).into_bytes()));
@@ -90,28 +89,6 @@ pub fn pack(packing: &Packing<'_>, to: &Path) -> Result<Packed, BundleError> {
     Ok(Packed { files: entries.len() + 1, content_bytes, size_bytes })
 }
 
-fn sums_of_blobs(
-    packing: &Packing<'_>,
-    blobs: &BTreeMap<Digest, BlobOf>,
-) -> Result<BTreeMap<Digest, Sums>, BundleError> {
-    let mut sums = BTreeMap::new();
-    for (digest, of) in blobs {
-        let path = packing.cache.blob_path(digest);
-        let file = open_blob(packing.cache, digest)?;
-        let found = Sums::of_reader(file).map_err(BundleError::io("read", &path))?;
-        if found.blake3 != *digest {
-            return Err(damaged(packing, digest, of));
-        }
-        sums.insert(*digest, found);
-    }
-    Ok(sums)
-}
-
-fn damaged(packing: &Packing<'_>, digest: &Digest, of: &BlobOf) -> BundleError {
-    let BlobOf { instance, output } = of.clone();
-    BundleError::DamagedBlob { instance, output, path: packing.cache.blob_path(digest) }
-}
-
 fn write(
     packing: &Packing<'_>,
     manifest: &Manifest,
@@ -138,7 +115,7 @@ fn write(
                 let mut hasher = Hashing { inner: blob.take(size_bytes), hasher: blake3::Hasher::new() };
                 archive.append_data(&mut header, path, &mut hasher)?;
                 if Digest::from_bytes(*hasher.hasher.finalize().as_bytes()) != *digest {
-                    return Err(damaged(packing, digest, &blobs[digest]).into());
+                    return Err(damaged(packing.cache, digest, &blobs[digest]).into());
                 }
             }
         }

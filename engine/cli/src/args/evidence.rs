@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{CacheFolderArgs, PipelineArgs, StoreArgs};
 
@@ -41,4 +41,38 @@ pub(crate) struct TraceArgs {
     /// Where the results appear.
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
+}
+
+/// `spdflow export`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportArgs {
+    /// The pipeline.
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only these stages and what they need.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// The cache and the results.
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// In which form.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: ExportFormat,
+    /// Where to write it; a `ro-crate` is a folder (default: NAME.ro-crate), the others are printed where left out.
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// The licence of the results, which a `ro-crate` has to name: an address, or a sentence.
+    #[arg(long, value_name = "TEXT", default_value = "No licence is stated")]
+    pub(crate) license: String,
+}
+
+/// A form in which others keep provenance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// In-toto statements with SLSA provenance, one for each result: JSON Lines.
+    Slsa,
+    /// A folder with the pipeline, the results, and a description as Workflow Run RO-Crate.
+    RoCrate,
+    /// W3C PROV, as PROV-JSON.
+    Prov,
 }

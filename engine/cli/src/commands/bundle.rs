@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spdflow_engine::bundle::{Arguments, BundleError, ENDING, Packing, pack};
+use spdflow_engine::bundle::{BundleError, ENDING, Packing, pack};
 use spdflow_engine::diagnostic::Diagnostic;
 
 use super::{evidence, lock};
@@ -24,14 +24,7 @@ pub(super) fn bundle(args: &BundleArgs, style: &OutputArgs) -> Result<Exit, Fail
     // What is packed must not be collected as garbage meanwhile.
     let _hold = cache.hold_existing()?;
     let results = evidence::results(&pipeline, &args.stages, &cache, &args.store, &args.pipeline)?;
-    let arguments = Arguments {
-        profile: args.pipeline.profile.clone(),
-        sweep: args.pipeline.sweep.clone(),
-        set: args.pipeline.set.clone(),
-        stages: args.stages.clone(),
-        device: args.store.device.to_string(),
-        ranks: args.store.ranks(),
-    };
+    let arguments = evidence::arguments(&args.pipeline, &args.stages, &args.store);
     let digests_only = args.digests_only;
     let packed =
         pack(&Packing { pipeline: &pipeline, cache: &cache, results: &results, arguments, digests_only }, &path)?;

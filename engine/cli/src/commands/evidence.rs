@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use spdflow_engine::bundle::Arguments;
 use spdflow_engine::cache::Cache;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
@@ -35,6 +36,18 @@ pub(super) fn results(
 ) -> Result<Vec<Present>, Failure> {
     let scope = store::targets(pipeline, stages)?;
     present(pipeline, cache, &scope, &store.target())?.map_err(|lacks| lacking(&lacks, args))
+}
+
+/// Returns how the pipeline was called.
+pub(super) fn arguments(pipeline: &PipelineArgs, stages: &[String], store: &StoreArgs) -> Arguments {
+    Arguments {
+        profile: pipeline.profile.clone(),
+        sweep: pipeline.sweep.clone(),
+        set: pipeline.set.clone(),
+        stages: stages.to_vec(),
+        device: store.device.to_string(),
+        ranks: store.ranks(),
+    }
 }
 
 fn lacking(lacks: &[Lack], args: &PipelineArgs) -> Failure {

@@ -5,6 +5,7 @@ mod bundle;
 mod cache;
 mod check;
 mod evidence;
+mod export;
 mod fmt;
 mod graph;
 mod import_config;
@@ -56,6 +57,7 @@ pub(crate) fn dispatch(command: Command, style: &OutputArgs) -> Result<Exit, Fai
         Command::Lock(args) => lock::lock(&args, style),
         Command::Bundle(args) => bundle::bundle(&args, style),
         Command::Trace(args) => trace::trace(&args, style),
+        Command::Export(args) => export::export(&args, style),
         Command::Schema => schema::schema(style),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
