@@ -14,7 +14,9 @@ fn an_edited_metric_is_not_what_the_artifact_says() {
     let audited = place.audit(&[]);
     audited.assert_code(13);
     let message = format!("its record says that metric `value` is 0.5, the artifact says {value}");
-    assert_eq!(audited.found("second"), [("not_its_manifest".to_owned(), message)]);
+    assert_eq!(audited.found("second")[0], ("not_its_manifest".to_owned(), message));
+    // The table of the artifact shows the number that was.
+    assert!(audited.faults().contains(&("misquoted".to_owned(), "second".to_owned())));
     // And the log of runs knows the record by its digest.
     let audited = place.audit_at_rest();
     let faults = audited.faults();

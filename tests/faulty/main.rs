@@ -10,7 +10,7 @@ use spdflow_engine::kind::{InputSlot, Kind, KindInfo, Registry, StageContext, St
 
 fn main() -> ExitCode {
     let kinds = Registry::new().with::<Faulty>().with::<Sound>();
-    spdflow::main(kinds, spdflow_engine::audit::format::Formats::default())
+    spdflow::main(kinds, spdflow_stages::formats::formats())
 }
 
 /// What a stage does wrong.

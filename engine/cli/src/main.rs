@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-use spdflow_engine::audit::format::Formats;
-
 fn main() -> ExitCode {
-    spdflow::main(spdflow_stages::registry(), Formats::default())
+    spdflow::main(spdflow_stages::registry(), spdflow_stages::formats::formats())
 }

@@ -14,7 +14,7 @@ pub(crate) fn know(kinds: Registry, formats: Formats) {
 }
 
 fn known() -> &'static (Registry, Formats) {
-    KNOWN.get_or_init(|| (spdflow_stages::registry(), Formats::default()))
+    KNOWN.get_or_init(|| (spdflow_stages::registry(), spdflow_stages::formats::formats()))
 }
 
 /// Returns every stage kind.

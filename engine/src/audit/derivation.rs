@@ -186,9 +186,11 @@ fn misquoted(quotes: &[Quote], own: &[Metric], inputs: &[&Record]) -> Vec<String
         }
         let agrees = |quote: &&Quote| {
             recorded.iter().any(|value| {
-                // The digits shown are a rounding; the last bit of the recorded number may be either side of it.
+                // The digits shown are a rounding; the last bit of the recorded number may be either side of it. Files may
+                // hold single precision, of which the shortest digits are shown.
                 let slack = quote.precision + 4.0 * f64::EPSILON * value.abs();
-                *value == quote.value || value.is_nan() && quote.value.is_nan() || (value - quote.value).abs() <= slack
+                let is_same_single = *value as f32 == quote.value as f32;
+                is_same_single || value.is_nan() && quote.value.is_nan() || (value - quote.value).abs() <= slack
             })
         };
         if recorded.is_empty() || quotes.iter().any(|quote| agrees(&quote)) {
