@@ -109,3 +109,105 @@ fn watched<T>(
         culprit.unwrap_or_else(|| RankError::Failed { rank, size, message: error.to_string() })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use spdflow_engine::ranks::{Channels, World, in_process};
+    use spdflow_kernels::cuda::{download, nccl, upload};
+
+    use super::super::accord::{Accord, Offer, agree};
+    use super::super::on_gpu;
+    use super::*;
+
+    /// Longer than it takes to notice that a rank is gone, on a machine that does other things too.
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Runs two ranks with a GPU each.
+    fn pair(rank: impl Fn(&Gpu, Channels) + Sync) {
+        let one = |world: Channels| {
+            on_gpu(world.rank(), |gpu| rank(gpu, world)).expect("two GPUs, or SPDFLOW_EMULATOR_DEVICES=2");
+        };
+        std::thread::scope(|scope| {
+            for world in in_process(2) {
+                scope.spawn(|| one(world));
+            }
+        });
+    }
+
+    fn id(world: &Channels) -> UniqueId {
+        let offer = Offer { gpu: world.rank().to_string(), nccl: Ok(String::new()) };
+        let accord = agree(world, offer, || Ok(nccl::unique_id().expect("NCCL").to_vec())).expect("both are there");
+        let Accord::Nccl(id) = accord else { panic!("{accord:?}") };
+        id.try_into().expect("128 bytes")
+    }
+
+    fn connect(gpu: &Gpu, world: &Channels, id: &UniqueId) -> Result<NcclLink, RankError> {
+        NcclLink::connect(&gpu.handle, id, (world.rank(), 2), &|| world.trouble())
+    }
+
+    #[test]
+    fn arrays_of_any_length_are_summed_and_copied() {
+        pair(|gpu, world| {
+            let (link, ours) = (connect(gpu, &world, &id(&world)).expect("both come"), world.rank() as f32);
+            let mut parts: Vec<Memory> =
+                [1, 0, 1000].iter().map(|length| upload(&gpu.handle, &vec![ours + 0.5; *length]).unwrap()).collect();
+            let trouble = || world.trouble();
+            link.sum(&mut parts, &trouble).expect("both come");
+            // 0.5 + 1.5.
+            assert_eq!(parts.iter().map(|part| download(part).unwrap()).collect::<Vec<_>>().concat(), vec![2.0; 1001]);
+            link.sum(&mut [], &trouble).expect("both come");
+            let mut mine = upload(&gpu.handle, &[ours, 7.0 - ours]).unwrap();
+            link.copy(&mut [&mut mine], &trouble).expect("both come");
+            assert_eq!(download(&mine).unwrap(), [0.0, 7.0]);
+            link.close(&trouble).expect("both come");
+            assert!(link.sum(&mut parts, &trouble).is_err(), "it is closed");
+        });
+    }
+
+    #[test]
+    fn whoever_waits_on_the_device_for_a_rank_that_dies_is_freed() {
+        let about_to = Barrier::new(2);
+        pair(|gpu, world| {
+            let link = connect(gpu, &world, &id(&world)).expect("both come");
+            about_to.wait();
+            if world.rank() == 1 {
+                // Rank 0 is in the middle of it by then.
+                std::thread::sleep(Duration::from_millis(200));
+                std::mem::forget(link);
+                return;
+            }
+            let (begin, mut gradient) = (Instant::now(), [upload(&gpu.handle, &[1.0]).unwrap()]);
+            let error = link.sum(&mut gradient, &|| world.trouble()).unwrap_err();
+            assert_eq!(error.to_string(), "rank 1 of 2 is gone (its thread ended)");
+            assert!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
+            // The device goes on, so the state can be saved.
+            assert_eq!(download(&upload(&gpu.handle, &[3.0]).unwrap()).unwrap(), [3.0]);
+            assert!(link.sum(&mut gradient, &|| None).is_err(), "it cannot be used any more");
+        });
+    }
+
+    #[test]
+    fn a_rank_that_dies_before_it_is_connected_is_missed() {
+        pair(|gpu, world| {
+            let id = id(&world);
+            if world.rank() == 1 {
+                return;
+            }
+            let begin = Instant::now();
+            let error = connect(gpu, &world, &id).err().expect("nobody comes");
+            assert_eq!(error.to_string(), "rank 1 of 2 is gone (its thread ended)");
+            assert!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
+        });
+    }
+
+    #[test]
+    fn what_nccl_refuses_is_said_in_its_words() {
+        pair(|_, world| {
+            let same = |gpu: &Gpu| connect(gpu, &world, &id(&world)).err().expect("one GPU for both").to_string();
+            let error = on_gpu(0, same).expect("a GPU");
+            assert!(error.contains("NCCL fails (ncclCommInitRank: ") && error.contains("Duplicate GPU"), "{error}");
+        });
+    }
+}

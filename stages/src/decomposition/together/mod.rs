@@ -5,8 +5,10 @@
 //! wants to stop, so that all stop at the same step, and on logged steps digests of the parameters, so that ranks that
 //! drift apart are found out.
 
+#[cfg(all(test, feature = "nccl"))]
+mod on_gpus;
 #[cfg(test)]
-mod tests;
+pub(in crate::decomposition) mod tests;
 
 use std::time::{Duration, Instant};
 
