@@ -11,6 +11,8 @@ mod editor;
 mod failures;
 mod gc;
 mod golden;
+#[cfg(feature = "nccl")]
+mod gpus;
 mod import_config;
 mod kept_pipelines;
 mod keys;
