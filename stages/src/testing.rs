@@ -36,6 +36,17 @@ pub(crate) fn run_kind<K: Kind>(
     out: &Path,
     threads: usize,
 ) -> Result<Summary, StageError> {
+    run_kind_on::<K>(Device::Cpu, params, inputs, out, threads)
+}
+
+/// As [`run_kind`], on `device`.
+pub(crate) fn run_kind_on<K: Kind>(
+    device: Device,
+    params: &K::Params,
+    inputs: &BTreeMap<String, Vec<InputArtifact>>,
+    out: &Path,
+    threads: usize,
+) -> Result<Summary, StageError> {
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let stop = StopFlag::new();
     let context = StageContext {
@@ -46,7 +57,7 @@ pub(crate) fn run_kind<K: Kind>(
         repro_path: &scratch.path().join("repro.sh"),
         threads,
         gpus: &[],
-        device: Device::Cpu,
+        device,
         world: &Alone,
         checkpoint_every: Duration::from_secs(30),
         progress: &Silent,
