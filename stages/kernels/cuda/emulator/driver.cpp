@@ -155,6 +155,18 @@ Result refuse(const Kernel *kernel, const std::string &why) {
     return INVALID_VALUE;
 }
 
+// Appends a line to the file of SPDFLOW_EMULATOR_LAUNCHED for each kernel that this process has launched: what a run of
+// tests has gone through.
+void note(const Kernel *kernel) {
+    static const char *path = getenv("SPDFLOW_EMULATOR_LAUNCHED");
+    static std::set<std::string> noted;
+    if (!path || !*path || !noted.insert(kernel->entry->name).second) return;
+    if (FILE *file = fopen(path, "a")) {
+        fprintf(file, "%s%s\n", kernel->entry->name, checking() ? " checked" : "");
+        fclose(file);
+    }
+}
+
 Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
     const dim3 &grid = shape.grid, &block = shape.block;
     size_t threads = size_t(block.x) * block.y * block.z;
@@ -179,7 +191,9 @@ Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
                                   " bytes of shared memory without a larger limit set for the function");
     if (uint64_t(grid.x) * grid.y * grid.z > 0xffffffffu)
         return refuse(kernel, "the emulator runs 2^32 blocks at most");
-    return run_kernel(kernel, shape, parameters);
+    Result result = run_kernel(kernel, shape, parameters);
+    if (result == SUCCESS) note(kernel);
+    return result;
 }
 
 } // namespace
