@@ -4,7 +4,6 @@
 // Everything runs when it is called, on the calling thread and under one lock, so streams and events are only handles.
 // The exception are collectives that do not block: while one is on its way, the streams of its device are busy, and what
 // needs the device waits for it. Devices differ in their number only; they share the memory.
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -87,7 +86,7 @@ bool no_context() {
 }
 
 struct Locked {
-    std::lock_guard<std::recursive_mutex> lock{device_lock()};
+    std::lock_guard<DeviceLock> lock{device_lock()};
 };
 
 Result make_handle(Handle *handle, char kind) {
@@ -199,9 +198,26 @@ Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
 } // namespace
 
 namespace emulator {
-std::recursive_mutex &device_lock() {
-    static auto *lock = new std::recursive_mutex;
+DeviceLock &device_lock() {
+    static auto *lock = new DeviceLock;
     return *lock;
+}
+
+void DeviceLock::lock() {
+    std::unique_lock<std::mutex> hold(guard);
+    if (depth == 0 || owner != std::this_thread::get_id()) {
+        const uint64_t ticket = tickets++;
+        next_turn.wait(hold, [&] { return turn == ticket; });
+        owner = std::this_thread::get_id();
+    }
+    depth++;
+}
+
+void DeviceLock::unlock() {
+    std::lock_guard<std::mutex> hold(guard);
+    if (--depth) return;
+    turn++;
+    next_turn.notify_all();
 }
 } // namespace emulator
 
