@@ -8,6 +8,14 @@ use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{Device, InputArtifact, Kind, ProgressSink, StageContext, StageError, StopFlag, Summary};
 use spdflow_engine::ranks::Alone;
 
+/// Held by a test while its ranks are linked by NCCL. A GPU does what it is asked for in one order: of two worlds that
+/// share two GPUs, one could wait on the first for what waits behind the other on the second.
+#[cfg(feature = "nccl")]
+pub(crate) fn only_linked_world() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 struct Silent;
 
 impl ProgressSink for Silent {

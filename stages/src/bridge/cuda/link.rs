@@ -120,12 +120,14 @@ mod tests {
     use super::super::accord::{Accord, Offer, agree};
     use super::super::on_gpu;
     use super::*;
+    use crate::testing::only_linked_world;
 
     /// Longer than it takes to notice that a rank is gone, on a machine that does other things too.
     const SOON: Duration = Duration::from_secs(10);
 
     /// Runs two ranks with a GPU each.
     fn pair(rank: impl Fn(&Gpu, Channels) + Sync) {
+        let _alone = only_linked_world();
         let one = |world: Channels| {
             on_gpu(world.rank(), |gpu| rank(gpu, world)).expect("two GPUs, or SPDFLOW_EMULATOR_DEVICES=2");
         };
@@ -204,9 +206,12 @@ mod tests {
 
     #[test]
     fn what_nccl_refuses_is_said_in_its_words() {
+        let both_know = Barrier::new(2);
         pair(|_, world| {
             let same = |gpu: &Gpu| connect(gpu, &world, &id(&world)).err().expect("one GPU for both").to_string();
             let error = on_gpu(0, same).expect("a GPU");
+            // Whoever ended first would be missed instead.
+            both_know.wait();
             assert!(error.contains("NCCL fails (ncclCommInitRank: ") && error.contains("Duplicate GPU"), "{error}");
         });
     }

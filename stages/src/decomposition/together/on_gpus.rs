@@ -11,6 +11,7 @@ use crate::bridge::on_gpu;
 use crate::decomposition::config::DecomposeParams;
 use crate::decomposition::tests::targets;
 use crate::models::TargetConfig;
+use crate::testing::only_linked_world;
 
 /// Which GPU each rank takes.
 type Choice = fn(usize) -> usize;
@@ -28,6 +29,7 @@ fn short(losses: &Value) -> DecomposeParams {
 
 /// Runs a world of `size` threads to its end; returns what each rank makes, and its log.
 fn ranks(size: usize, choice: Choice, target: &TargetConfig, params: &DecomposeParams) -> Vec<(Made, Vec<String>)> {
+    let _alone = only_linked_world();
     let one = |world: Channels| {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let (watch, stop) = (Watch::new((u64::MAX, &nothing)), StopFlag::new());
