@@ -14,6 +14,8 @@ mod exports;
 mod failures;
 mod gc;
 mod golden;
+#[cfg(feature = "nccl")]
+mod gpus;
 mod import_config;
 mod kept_pipelines;
 mod keys;

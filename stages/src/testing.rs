@@ -8,6 +8,14 @@ use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{Device, InputArtifact, Kind, ProgressSink, StageContext, StageError, StopFlag, Summary};
 use spdflow_engine::ranks::Alone;
 
+/// Held by a test while its ranks are linked by NCCL. A GPU does what it is asked for in one order: of two worlds that
+/// share two GPUs, one could wait on the first for what waits behind the other on the second.
+#[cfg(feature = "nccl")]
+pub(crate) fn only_linked_world() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 struct Silent;
 
 impl ProgressSink for Silent {
@@ -36,6 +44,17 @@ pub(crate) fn run_kind<K: Kind>(
     out: &Path,
     threads: usize,
 ) -> Result<Summary, StageError> {
+    run_kind_on::<K>(Device::Cpu, params, inputs, out, threads)
+}
+
+/// As [`run_kind`], on `device`.
+pub(crate) fn run_kind_on<K: Kind>(
+    device: Device,
+    params: &K::Params,
+    inputs: &BTreeMap<String, Vec<InputArtifact>>,
+    out: &Path,
+    threads: usize,
+) -> Result<Summary, StageError> {
     let scratch = tempfile::tempdir().expect("a temporary folder");
     let stop = StopFlag::new();
     let context = StageContext {
@@ -46,7 +65,7 @@ pub(crate) fn run_kind<K: Kind>(
         repro_path: &scratch.path().join("repro.sh"),
         threads,
         gpus: &[],
-        device: Device::Cpu,
+        device,
         world: &Alone,
         checkpoint_every: Duration::from_secs(30),
         progress: &Silent,

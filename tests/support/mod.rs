@@ -2,6 +2,7 @@
 
 pub(crate) mod ledger;
 pub(crate) mod object_server;
+pub(crate) mod ranks;
 pub(crate) mod runs;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// Variables of the tester's own that would change what `spdflow` does.
-const UNWANTED: [&str; 14] = [
+const UNWANTED: [&str; 17] = [
     "SPDFLOW_CACHE",
     "SPDFLOW_REMOTE",
     "RAYON_NUM_THREADS",
@@ -27,6 +28,9 @@ const UNWANTED: [&str; 14] = [
     "SPDFLOW_RENDEZVOUS",
     "SPDFLOW_RENDEZVOUS_SECONDS",
     "SLURM_PROCID",
+    "LOCAL_RANK",
+    "SLURM_LOCALID",
+    "SPDFLOW_NCCL",
 ];
 
 /// A folder to run `spdflow` in.

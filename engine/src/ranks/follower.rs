@@ -202,6 +202,14 @@ impl World for Helper<'_> {
             Err(error) => Err(self.gone(&error)),
         }
     }
+
+    fn trouble(&self) -> Option<RankError> {
+        match self.follower.connection.glance() {
+            Ok(Some((Tag::Over, _))) => Some(RankError::Over),
+            Ok(_) => None,
+            Err(error) => Some(self.gone(&error)),
+        }
+    }
 }
 
 /// Rank 0 reports for all.

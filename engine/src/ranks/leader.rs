@@ -141,9 +141,7 @@ impl World for Stage<'_> {
             Ok((Tag::Message, message)) => Ok(message),
             Ok((Tag::Done, message)) => {
                 self.is_home(from);
-                let message =
-                    if message.is_empty() { "it ended early".into() } else { String::from_utf8_lossy(&message) };
-                Err(RankError::Failed { rank: from, size, message: message.into_owned() })
+                Err(failed(from, size, &message))
             }
             Ok((tag, _)) => {
                 let (expected, found) = ("a message".to_owned(), format!("{tag:?}"));
@@ -152,4 +150,20 @@ impl World for Stage<'_> {
             Err(error) => Err(self.gone(from, &error)),
         }
     }
+
+    fn trouble(&self) -> Option<RankError> {
+        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (1..self.size()).filter(|rank| !home[*rank]).find_map(|rank| match self.connection(rank).glance() {
+            // It stays there for whoever receives it.
+            Ok(Some((Tag::Done, message))) => Some(failed(rank, self.size(), &message)),
+            Ok(_) => None,
+            Err(error) => Some(self.gone(rank, &error)),
+        })
+    }
+}
+
+/// Returns the error of a rank that said, when it ended the stage, what went wrong.
+fn failed(rank: usize, size: usize, message: &[u8]) -> RankError {
+    let message = if message.is_empty() { "it ended early".into() } else { String::from_utf8_lossy(message) };
+    RankError::Failed { rank, size, message: message.into_owned() }
 }

@@ -41,6 +41,10 @@ pub trait World: Send + Sync {
     /// # Errors
     /// [`RankError`] if there will be none.
     fn receive(&self, from: usize) -> Result<Vec<u8>, RankError>;
+
+    /// Returns why a rank that this one speaks with takes no part in the stage any more, if that is so: it is gone or
+    /// has ended the stage. Waits for nothing and takes no message; a message that waits to be received is no trouble.
+    fn trouble(&self) -> Option<RankError>;
 }
 
 /// Why ranks cannot go on together.
@@ -102,5 +106,9 @@ impl World for Alone {
 
     fn receive(&self, from: usize) -> Result<Vec<u8>, RankError> {
         panic!("a message from rank {from} in a world of one")
+    }
+
+    fn trouble(&self) -> Option<RankError> {
+        None
     }
 }

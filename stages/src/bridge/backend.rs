@@ -3,12 +3,14 @@
 //! Shapes follow `spdflow-kernels`: activations are feature-major `[features, rows]`. Kernels with gradients add to the
 //! [`Gradient`]s they are given, or write those that are fresh; `None` means nobody needs that gradient.
 
+use spdflow_engine::ranks::{RankError, World};
 use spdflow_kernels::adamw::Update;
 use spdflow_kernels::importance_minimality::Constants;
 use spdflow_kernels::philox::Stream;
 use spdflow_kernels::sigmoid::Sigmoid;
 
 use super::graph::DeviceResult;
+use super::link::Link;
 use super::sequence::SequenceKernels;
 use super::site_views::{SiteGradients, SiteViews};
 
@@ -448,4 +450,19 @@ pub struct GroupedShape {
 }
 
 /// A device the method can run on.
-pub trait Backend: Kernels + SequenceKernels {}
+pub trait Backend: Kernels + SequenceKernels {
+    /// Returns the device linked with those of the other ranks, if they can sum among themselves; else it as it is.
+    /// `tell` is told what will sum, if that is not always the same.
+    ///
+    /// # Errors
+    /// [`RankError`] if a rank is missing, or cannot be reached by devices that should be able to.
+    fn linked(&self, world: &dyn World, tell: &dyn Fn(&str)) -> Result<Self, RankError> {
+        let _ = (world, tell);
+        Ok(self.clone())
+    }
+
+    /// Returns the connection with the devices of the other ranks, if there is one.
+    fn link(&self) -> Option<&dyn Link<Self>> {
+        None
+    }
+}

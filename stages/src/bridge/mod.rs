@@ -11,6 +11,7 @@
 //! * `cuda/`: the same on NVIDIA GPUs, in builds with the feature `cuda`.
 //! * [`SequenceKernels`]: the part of it that only models of token sequences use (`sequence.rs`, `cpu_sequence.rs`).
 //! * [`Graph`] and [`Var`]: the values of one step and how they depend on each other (`graph.rs`).
+//! * `link.rs`: sums over the devices of several ranks.
 //! * `factored.rs`: values that are sums of products, multiplied out only when they must be.
 //! * `slot.rs`: where a value's gradient is kept; `pool.rs`: memory that is used again.
 //! * `ops/`: the operations as methods of [`Graph`].
@@ -23,8 +24,8 @@ mod cpu_site;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod factored;
-mod gradients;
 mod graph;
+mod link;
 mod ops;
 mod pool;
 mod sequence;
@@ -34,8 +35,8 @@ mod slot;
 pub use backend::{Array, Backend, Buffers, Gradient, GradientBuffer, GroupedShape, Kernels};
 #[cfg(feature = "cuda")]
 pub use cuda::{Gpu, on_gpu};
-pub use gradients::{sum_gradients, sum_over_ranks};
 pub use graph::{DeviceResult, Graph, Precision, Var};
+pub use link::{Link, copy_over_ranks, sum_gradients, sum_over_ranks};
 pub use ops::{MaskInput, MaskSource, SiteInputs};
 pub use sequence::SequenceKernels;
 pub use site_views::{MaskView, SiteGradients, SiteViews, SourceView};

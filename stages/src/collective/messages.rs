@@ -92,4 +92,8 @@ impl Collective for Messages<'_> {
             self.receive(0, values, numbers, (|value, x| *value = x, |number, x| *number = x))
         }
     }
+
+    fn trouble(&self) -> Option<RankError> {
+        self.world.trouble()
+    }
 }

@@ -34,7 +34,13 @@ pub trait Collective: Send + Sync {
     /// # Errors
     /// [`RankError`] if a rank is missing.
     fn broadcast(&self, values: &mut [f32], numbers: &mut [f64]) -> Result<(), RankError>;
+
+    /// Returns why a rank takes no part any more, if that is known by now; waits for nothing.
+    fn trouble(&self) -> Option<RankError>;
 }
+
+/// Says why a rank takes no part any more, if that is known by now.
+pub type Trouble<'a> = dyn Fn() -> Option<RankError> + 'a;
 
 /// The ranks of a stage.
 pub struct Ranks<'a> {
@@ -90,6 +96,12 @@ impl<'a> Ranks<'a> {
     /// Replaces each number by that of rank 0.
     pub fn broadcast(&self, values: &mut [f32], numbers: &mut [f64]) {
         self.ask(|collective| collective.broadcast(values, numbers));
+    }
+
+    /// Does what devices do together by themselves; `act` is given a way to ask whether a rank is missing, which it does
+    /// while it waits for others.
+    pub fn among_devices(&self, act: impl FnOnce(&Trouble<'_>) -> Result<(), RankError>) {
+        self.ask(|collective| act(&|| collective.trouble()));
     }
 
     /// Returns why the numbers since then mean nothing, if a rank was missing.

@@ -86,6 +86,10 @@ impl Collective for Untouched {
     fn broadcast(&self, _: &mut [f32], _: &mut [f64]) -> Result<(), RankError> {
         panic!("a world of one copies nothing")
     }
+
+    fn trouble(&self) -> Option<RankError> {
+        panic!("a world of one misses nobody")
+    }
 }
 
 #[test]
@@ -94,6 +98,7 @@ fn a_world_of_one_makes_no_collective_call() {
         let (mut values, mut numbers) = ([1.5], [2.5]);
         ranks.sum(&mut values, &mut numbers);
         ranks.broadcast(&mut values, &mut numbers);
+        ranks.among_devices(|_| panic!("a world of one has one device"));
         assert_eq!((values, numbers, ranks.rank(), ranks.size()), ([1.5], [2.5], 0, 1));
     }
 }

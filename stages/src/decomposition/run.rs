@@ -110,8 +110,9 @@ pub fn run<D: Backend>(
         progress: 0.0,
     };
     let clip = ClipNorms { components: params.grad_clip.components, networks: params.grad_clip.causal_importance };
+    let linked = &together.linked(device, context)?;
     let mut trainer =
-        Trainer::new(device, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings)
+        Trainer::new(linked, (model, parameters), params.losses.clone(), params.lr, params.steps, clip, settings)
             .with_precision(params.precision);
     let evaluator = Evaluator::new(params, data, settings, compact);
     let mut checkpoints = Checkpoints::new(context.scratch_dir, "decomposition", context.checkpoint_every);
@@ -131,7 +132,7 @@ pub fn run<D: Backend>(
             0
         }
     };
-    together.begin(&mut trainer.parameters, &mut first)?;
+    together.begin(linked, &mut trainer.parameters, &mut first)?;
     for step in first..=params.steps {
         let stop = together.should_stop(context);
         if together.leads() {
@@ -185,6 +186,7 @@ pub fn run<D: Backend>(
             context.progress.step(step, params.steps, Some(("loss", report.total)));
         }
     }
+    together.end(linked);
     Ok(Finished { trainer, metrics, records })
 }
 

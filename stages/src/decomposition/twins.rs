@@ -1,11 +1,16 @@
 //! The whole step on a GPU beside the whole step on the processor.
 
 use dfdx::prelude::Cpu;
+use serde_json::json;
+use spdflow_engine::kind::StopFlag;
+use spdflow_engine::ranks::Alone;
 
 use super::causal_importance::SigmoidType;
 use super::draws::training_draws;
 use super::tests::{SETTINGS, batch, build_on, differentiate_on, losses, random_state, targets, with_each_output_loss};
+use super::together::tests::{Watch, nothing, params, plain, rank_on};
 use super::trainer::{ClipNorms, Trainer, unobserved};
+use crate::artifact::metric_log::MetricLog;
 use crate::bridge::{Backend, on_gpu};
 use crate::data::Batch;
 use crate::models::TargetConfig;
@@ -87,6 +92,42 @@ fn a_few_updates_are_alike_on_a_gpu_and_the_same_each_time() {
             }
             assert!(trained(gpu, &target, &batch) == (on_gpu, gpu_state), "{target:?}: not the same bits");
         }
+    };
+    on_gpu(0, check).expect("tests with the feature `cuda` need a GPU that works");
+}
+
+/// Runs a whole, short decomposition with evaluations.
+fn decomposed<D: Backend>(device: &D, target: &TargetConfig, precision: &str) -> MetricLog {
+    let metrics = match target {
+        TargetConfig::InductionHead(_) => json!([{ "ci_l0": {} }, { "ce_and_kl": { "rounding_threshold": 0.5 } }]),
+        _ => json!([{ "ci_l0": {} }]),
+    };
+    let more = json!({
+        "steps": 2, "batch_size": 8, "log_every": 1, "precision": precision,
+        "evaluation": { "every": 2, "batches": 1, "metrics": metrics },
+    });
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let (params, watch) = (params(&plain(), &more), Watch::new((u64::MAX, &nothing)));
+    let end = rank_on(device, &Alone, target, &params, scratch.path(), &StopFlag::new(), &watch);
+    end.expect("a decomposition").1
+}
+
+#[test]
+fn bfloat16_and_evaluation_are_alike_on_a_gpu() {
+    let check = |gpu: &_| {
+        for target in targets() {
+            let (on_cpu, on_gpu) = (decomposed(&Cpu::default(), &target, "bf16"), decomposed(gpu, &target, "bf16"));
+            assert_eq!(on_cpu.names(), on_gpu.names());
+            assert!(on_cpu.names().iter().any(|name| name.starts_with("eval/")), "{:?}", on_cpu.names());
+            for ((step, name, a), (_, _, b)) in on_cpu.rows().zip(on_gpu.rows()) {
+                // An operand that is rounded the other way is off by 2^-8; of the hundreds in a sum hardly any is.
+                let close = (a - b).abs() <= 1e-3 * a.abs() + 1e-6;
+                // Counts of components jump where an importance crosses the threshold.
+                assert!(close || name.contains("l0"), "{name} at step {step} of {target:?}: {a} and {b}");
+            }
+        }
+        let in_f32 = decomposed(gpu, &targets()[0], "f32");
+        assert!(in_f32 != decomposed(gpu, &targets()[0], "bf16"), "nothing was rounded");
     };
     on_gpu(0, check).expect("tests with the feature `cuda` need a GPU that works");
 }

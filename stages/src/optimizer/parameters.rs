@@ -230,6 +230,16 @@ impl<D: Backend> Parameters<D> {
             .collect()
     }
 
+    /// Lets `replace` overwrite all values and moments in place, and takes the number of updates that it returns.
+    ///
+    /// # Errors
+    /// Those of `replace`.
+    pub fn replace<E>(&mut self, replace: impl FnOnce(&mut [&mut D::Buffer], u64) -> Result<u64, E>) -> Result<(), E> {
+        let buffers = self.list.iter_mut().flat_map(|p| [&mut p.value, &mut p.mean, &mut p.variance]);
+        self.updates = replace(&mut buffers.collect::<Vec<_>>(), self.updates)?;
+        Ok(())
+    }
+
     /// Returns how many updates were applied since the optimiser was fresh.
     #[must_use]
     pub fn updates(&self) -> u64 {

@@ -7,6 +7,8 @@ mod initial;
 mod resid_mlp;
 mod run;
 mod tms;
+#[cfg(all(test, feature = "cuda"))]
+mod twins;
 
 pub use induction_head::TrainInductionHead;
 pub use resid_mlp::TrainResidMlp;

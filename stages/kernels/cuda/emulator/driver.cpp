@@ -1,8 +1,9 @@
 // The emulated libcuda.so.1: the driver functions that cudarc calls. Every other function that the bindings
 // declare is a stub made by `build`, which returns CUDA_ERROR_NOT_SUPPORTED.
 //
-// Everything runs when it is called, on the calling thread and under one lock, so streams and events are only handles
-// and synchronising does nothing. Devices differ in their number only; they share the memory.
+// Everything runs when it is called, on the calling thread and under one lock, so streams and events are only handles.
+// The exception are collectives that do not block: while one is on its way, the streams of its device are busy, and what
+// needs the device waits for it. Devices differ in their number only; they share the memory.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -66,12 +67,26 @@ int device_count() {
     return count;
 }
 
+// How many collectives each device has to do yet.
+std::mutex busy_lock;
+std::condition_variable idle;
+int busy[16];
+
+void wait_until_idle() {
+    std::unique_lock<std::mutex> lock(busy_lock);
+    idle.wait(lock, [] { return busy[current_device] == 0; });
+}
+
 // What touches memory or kernels needs a context on the calling thread: a thread that has not called cuCtxSetCurrent
-// (bind_to_thread in cudarc) gets an error, as it does of the real driver.
-bool no_context() { return current_device < 0; }
+// (bind_to_thread in cudarc) gets an error, as it does of the real driver. With one, it comes after all before it.
+bool no_context() {
+    if (current_device < 0) return true;
+    wait_until_idle();
+    return false;
+}
 
 struct Locked {
-    std::lock_guard<std::recursive_mutex> lock{device_lock()};
+    std::lock_guard<DeviceLock> lock{device_lock()};
 };
 
 Result make_handle(Handle *handle, char kind) {
@@ -139,6 +154,18 @@ Result refuse(const Kernel *kernel, const std::string &why) {
     return INVALID_VALUE;
 }
 
+// Appends a line to the file of SPDFLOW_EMULATOR_LAUNCHED for each kernel that this process has launched: what a run of
+// tests has gone through.
+void note(const Kernel *kernel) {
+    static const char *path = getenv("SPDFLOW_EMULATOR_LAUNCHED");
+    static std::set<std::string> noted;
+    if (!path || !*path || !noted.insert(kernel->entry->name).second) return;
+    if (FILE *file = fopen(path, "a")) {
+        fprintf(file, "%s%s\n", kernel->entry->name, checking() ? " checked" : "");
+        fclose(file);
+    }
+}
+
 Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
     const dim3 &grid = shape.grid, &block = shape.block;
     size_t threads = size_t(block.x) * block.y * block.z;
@@ -163,15 +190,34 @@ Result launch(Kernel *kernel, const LaunchShape &shape, void **parameters) {
                                   " bytes of shared memory without a larger limit set for the function");
     if (uint64_t(grid.x) * grid.y * grid.z > 0xffffffffu)
         return refuse(kernel, "the emulator runs 2^32 blocks at most");
-    return run_kernel(kernel, shape, parameters);
+    Result result = run_kernel(kernel, shape, parameters);
+    if (result == SUCCESS) note(kernel);
+    return result;
 }
 
 } // namespace
 
 namespace emulator {
-std::recursive_mutex &device_lock() {
-    static auto *lock = new std::recursive_mutex;
+DeviceLock &device_lock() {
+    static auto *lock = new DeviceLock;
     return *lock;
+}
+
+void DeviceLock::lock() {
+    std::unique_lock<std::mutex> hold(guard);
+    if (depth == 0 || owner != std::this_thread::get_id()) {
+        const uint64_t ticket = tickets++;
+        next_turn.wait(hold, [&] { return turn == ticket; });
+        owner = std::this_thread::get_id();
+    }
+    depth++;
+}
+
+void DeviceLock::unlock() {
+    std::lock_guard<std::mutex> hold(guard);
+    if (--depth) return;
+    turn++;
+    next_turn.notify_all();
 }
 } // namespace emulator
 
@@ -184,6 +230,15 @@ void spdflow_emulator_mark_written(uint64_t address, size_t size) {
     mark_written(address, size);
 }
 int spdflow_emulator_current_device(void) { return current_device < 0 ? 0 : current_device; }
+void spdflow_emulator_stream_begin(int device) {
+    std::lock_guard<std::mutex> lock(busy_lock);
+    busy[device]++;
+}
+void spdflow_emulator_stream_end(int device) {
+    std::lock_guard<std::mutex> lock(busy_lock);
+    busy[device]--;
+    idle.notify_all();
+}
 
 extern "C" {
 
@@ -270,8 +325,12 @@ Result cuCtxSynchronize() { return no_context() ? INVALID_CONTEXT : SUCCESS; }
 Result cuStreamCreate(Handle *stream, unsigned) { return make_handle(stream, 's'); }
 Result cuStreamCreateWithPriority(Handle *stream, unsigned, int) { return make_handle(stream, 's'); }
 Result cuStreamDestroy_v2(Handle stream) { return drop_handle(stream, 's'); }
-Result cuStreamSynchronize(Handle) { return SUCCESS; }
-Result cuStreamQuery(Handle) { return SUCCESS; }
+Result cuStreamSynchronize(Handle) { return no_context() ? INVALID_CONTEXT : SUCCESS; }
+Result cuStreamQuery(Handle) {
+    if (current_device < 0) return INVALID_CONTEXT;
+    std::lock_guard<std::mutex> lock(busy_lock);
+    return busy[current_device] ? NOT_READY : SUCCESS;
+}
 Result cuStreamWaitEvent(Handle, Handle, unsigned) { return SUCCESS; }
 Result cuEventCreate(Handle *event, unsigned) { return make_handle(event, 'e'); }
 Result cuEventDestroy_v2(Handle event) { return drop_handle(event, 'e'); }
@@ -422,6 +481,7 @@ static const struct {
     {FILE_NOT_FOUND, "CUDA_ERROR_FILE_NOT_FOUND", "file not found"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "the emulator found an error in a kernel; see standard error"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "the emulator does not have this function"},

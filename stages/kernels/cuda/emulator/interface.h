@@ -47,4 +47,7 @@ void *spdflow_emulator_dynamic_shared(void);
 int spdflow_emulator_check_range(uint64_t address, size_t size, const char *who);
 void spdflow_emulator_mark_written(uint64_t address, size_t size);
 int spdflow_emulator_current_device(void);
+// Between these two, work that a collective does beside its caller occupies the device's streams.
+void spdflow_emulator_stream_begin(int device);
+void spdflow_emulator_stream_end(int device);
 }

@@ -2,7 +2,8 @@
 //
 // Each rank shows a chunk of its data in its slot of the segment, all meet at a barrier, each takes what it needs, all
 // meet again. Sums are taken in the order of the ranks, so that every run and every rank has the same bits. A rank that
-// does not come within the timeout breaks the communicator: all others get an error, now and from then on.
+// does not come within the timeout breaks the communicator: all others get an error, now and from then on. Nobody else
+// notices that a rank is dead or has aborted, as on GPUs that reach each other without a network.
 #include "nccl.h"
 
 #include <fcntl.h>
@@ -40,11 +41,12 @@ void futex_wake(std::atomic<uint32_t> &word) { syscall(SYS_futex, &word, FUTEX_W
 
 // Waits until the word is no longer `value`. Looks at the word before it looks for a failure: a rank that has finished
 // may leave while others have yet to notice that they may go on.
-bool wait_change(Segment *segment, std::atomic<uint32_t> &word, uint32_t value) {
+bool wait_change(Comm *comm, std::atomic<uint32_t> &word, uint32_t value) {
+    Segment *segment = comm->segment;
     double deadline = now_seconds() + timeout_seconds();
     for (int spin = 0;; spin++) {
         if (word.load(std::memory_order_acquire) != value) return true;
-        if (segment->failed.load()) return false;
+        if (segment->failed.load() || comm->aborted.load()) return false;
         if (spin < 50) continue;
         if (now_seconds() > deadline) {
             segment->failed.store(1);
@@ -64,10 +66,11 @@ bool barrier(Comm *comm) {
         futex_wake(segment->generation);
         return true;
     }
-    return wait_change(segment, segment->generation, generation);
+    return wait_change(comm, segment->generation, generation);
 }
 
 Result broken(const Comm *comm, const char *what) {
+    if (comm->aborted.load()) return REMOTE_ERROR; // as it was told to
     set_error("rank " + std::to_string(comm->rank) + " of " + std::to_string(comm->world) + ": " + what +
               ": a rank has not come, or has failed");
     return REMOTE_ERROR;
@@ -122,7 +125,7 @@ template <class Take> bool exchange(Comm *comm, const void *mine, size_t bytes, 
 Result send(Comm *comm, int peer, const unsigned char *from, size_t bytes) {
     Mailbox *box = comm->mailbox(comm->rank, peer);
     for (size_t at = 0; at < bytes || at == 0;) {
-        if (!wait_change(comm->segment, box->full, 1)) return broken(comm, "send");
+        if (!wait_change(comm, box->full, 1)) return broken(comm, "send");
         size_t part = bytes - at < LETTER ? bytes - at : LETTER;
         box->size = uint32_t(part);
         box->total = bytes;
@@ -138,7 +141,7 @@ Result send(Comm *comm, int peer, const unsigned char *from, size_t bytes) {
 Result receive(Comm *comm, int peer, unsigned char *to, size_t bytes) {
     Mailbox *box = comm->mailbox(peer, comm->rank);
     for (size_t at = 0; at < bytes || at == 0;) {
-        if (!wait_change(comm->segment, box->full, 0)) return broken(comm, "receive");
+        if (!wait_change(comm, box->full, 0)) return broken(comm, "receive");
         if (box->total != bytes) {
             set_error("rank " + std::to_string(comm->rank) + " expects " + std::to_string(bytes) + " bytes of rank " +
                       std::to_string(peer) + ", which sends " + std::to_string(box->total));
@@ -274,10 +277,19 @@ Result connect(Comm *comm) {
     bool agreed =
         comm->segment->world.compare_exchange_strong(nobody, uint32_t(comm->world)) || nobody == uint32_t(comm->world);
     bool room = agreed && comm->segment->joined.fetch_add(1) < uint32_t(comm->world);
+    comm->segment->devices[comm->rank].store(comm->device + 1);
     bool met = room && barrier(comm);
     // All have it mapped now, or never will: the name goes, so that nothing is left behind by a crash.
     if (!met || comm->rank == 0) shm_unlink(comm->id.internal);
-    if (met) return SUCCESS;
+    if (met) {
+        for (int other = 0; other < comm->world; other++)
+            if (other != comm->rank && comm->segment->devices[other].load() == comm->device + 1) {
+                set_error("Duplicate GPU detected : rank " + std::to_string(comm->rank) + " and rank " +
+                          std::to_string(other) + " both on CUDA device " + std::to_string(comm->device));
+                return INVALID_USAGE;
+            }
+        return SUCCESS;
+    }
     comm->segment->failed.store(1);
     if (!agreed || !room) {
         set_error("the ranks disagree on how many they are");
@@ -286,9 +298,8 @@ Result connect(Comm *comm) {
     return broken(comm, "initialisation");
 }
 
-void disconnect(Comm *comm, bool abort) {
+void disconnect(Comm *comm) {
     if (!comm->segment) return;
-    if (abort) comm->segment->failed.store(1);
     munmap(comm->segment, comm->segment_bytes);
     comm->segment = nullptr;
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <thread>
 
 #include "interface.h"
 
@@ -18,6 +19,7 @@ enum Result : int {
     INVALID_ARGUMENT = 4,
     INVALID_USAGE = 5,
     REMOTE_ERROR = 6,
+    IN_PROGRESS = 7,
 };
 
 enum Type : int { INT8, UINT8, INT32, UINT32, INT64, UINT64, FLOAT16, FLOAT32, FLOAT64, BFLOAT16 };
@@ -58,6 +60,7 @@ struct Segment {
     std::atomic<uint32_t> joined; // which ranks have joined cannot be told apart, only how many
     std::atomic<uint32_t> arrived, generation;
     std::atomic<uint32_t> failed;
+    std::atomic<int32_t> devices[MAX_RANKS]; // 1 + the number of the device, 0 for a rank that has not come
     Operation operations[MAX_RANKS];
 };
 
@@ -66,15 +69,19 @@ struct Comm {
     int world = 0, rank = 0, device = 0;
     Segment *segment = nullptr;
     size_t segment_bytes = 0;
+    bool blocking = true;
+    std::atomic<int> state{SUCCESS}; // of one that does not block: IN_PROGRESS while it connects, then the first error
+    std::atomic<bool> aborted{false};
+    std::thread worker; // the last piece of work of one that does not block
 
     unsigned char *slot(int of_rank) const;
     Mailbox *mailbox(int from, int to) const;
 };
 
 void make_id(UniqueId *id);
-// Meets the other ranks; fails after SPDFLOW_EMULATOR_NCCL_TIMEOUT_S seconds (30).
+// Meets the other ranks, of which no two may have the same device; fails after SPDFLOW_EMULATOR_NCCL_TIMEOUT_S seconds (30).
 Result connect(Comm *comm);
-void disconnect(Comm *comm, bool abort);
+void disconnect(Comm *comm);
 Result run(Comm *comm, const Operation &operation, const void *send, void *receive);
 size_t size_of(int type); // 0 for an unknown one
 void set_error(const std::string &text);

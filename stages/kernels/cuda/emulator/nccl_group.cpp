@@ -1,6 +1,7 @@
 // The functions of libnccl.so.2: communicators, collectives, groups. The others are stubs made by `build`.
 //
-// Outside a group a call does its work and returns. Inside one, calls are collected and run by ncclGroupEnd: what has
+// Outside a group a call does its work and returns; of a communicator that does not block, its work goes on beside the
+// caller, one piece after the other, and meanwhile the streams of its device are busy. Inside a group, calls are collected and run by ncclGroupEnd: what has
 // to go on at the same time (ranks of several devices held by one thread, sends and receives) on threads of its own.
 #include <cstring>
 #include <map>
@@ -56,8 +57,37 @@ Result run_all(const std::vector<Task> &all) {
     return SUCCESS;
 }
 
+// What does not block: a connection is IN_PROGRESS until it is made, a collective until it is on its stream.
+Result do_beside(const Task &task) {
+    Comm *comm = task.comm;
+    const bool connecting = task.operation.kind == NOTHING;
+    if (comm->state.load() == IN_PROGRESS) {
+        set_error("a call on a communicator whose last call is still in progress");
+        return INVALID_ARGUMENT;
+    }
+    if (comm->state.load() != SUCCESS) return Result(comm->state.load());
+    comm->state.store(IN_PROGRESS);
+    if (!connecting) spdflow_emulator_stream_begin(comm->device);
+    auto work = [task, connecting](std::thread before) {
+        if (before.joinable()) before.join();
+        if (!connecting) task.comm->state.store(SUCCESS);
+        Result result = do_task(task);
+        if (connecting || result != SUCCESS) task.comm->state.store(result);
+        if (!connecting) spdflow_emulator_stream_end(task.comm->device);
+    };
+    comm->worker = std::thread(work, std::move(comm->worker));
+    return IN_PROGRESS;
+}
+
+void end(Comm *comm) {
+    if (comm->worker.joinable()) comm->worker.join();
+    disconnect(comm);
+    delete comm;
+}
+
 Result submit(const Task &task) {
     if (!task.comm) return INVALID_ARGUMENT;
+    if (!task.comm->blocking) return depth == 0 ? do_beside(task) : INVALID_USAGE; // not emulated in groups
     if (depth == 0) return do_task(task);
     tasks.push_back(task);
     return SUCCESS;
@@ -83,8 +113,17 @@ Result ncclCommInitRank(Comm **comm, int world, UniqueId id, int rank) {
     *comm = new_comm(id, world, rank, spdflow_emulator_current_device());
     return submit({*comm, {}, nullptr, nullptr});
 }
-Result ncclCommInitRankConfig(Comm **comm, int world, UniqueId id, int rank, void *) {
-    return ncclCommInitRank(comm, world, id, rank);
+// The part of ncclConfig_t that matters here.
+struct Config {
+    size_t size;
+    unsigned magic, version;
+    int blocking;
+};
+Result ncclCommInitRankConfig(Comm **comm, int world, UniqueId id, int rank, const Config *config) {
+    if (config && config->magic != 0xcafebeef) return INVALID_ARGUMENT;
+    *comm = new_comm(id, world, rank, spdflow_emulator_current_device());
+    (*comm)->blocking = !config || config->blocking != 0;
+    return submit({*comm, {}, nullptr, nullptr});
 }
 Result ncclCommInitAll(Comm **comms, int count, const int *devices) {
     UniqueId id;
@@ -97,16 +136,11 @@ Result ncclCommInitAll(Comm **comms, int count, const int *devices) {
     return run_all(all);
 }
 Result ncclCommFinalize(Comm *comm) { return comm ? SUCCESS : INVALID_ARGUMENT; }
-Result ncclCommDestroy(Comm *comm) {
-    if (!comm) return INVALID_ARGUMENT;
-    disconnect(comm, false);
-    delete comm;
-    return SUCCESS;
-}
+Result ncclCommDestroy(Comm *comm) { return comm ? (end(comm), SUCCESS) : INVALID_ARGUMENT; }
 Result ncclCommAbort(Comm *comm) {
     if (!comm) return INVALID_ARGUMENT;
-    disconnect(comm, true);
-    delete comm;
+    comm->aborted.store(true);
+    end(comm);
     return SUCCESS;
 }
 Result ncclCommCount(Comm *comm, int *count) { return comm ? (*count = comm->world, SUCCESS) : INVALID_ARGUMENT; }
@@ -114,7 +148,10 @@ Result ncclCommUserRank(Comm *comm, int *rank) { return comm ? (*rank = comm->ra
 Result ncclCommCuDevice(Comm *comm, int *device) { return comm ? (*device = comm->device, SUCCESS) : INVALID_ARGUMENT; }
 Result ncclCommGetAsyncError(Comm *comm, Result *error) {
     if (!comm) return INVALID_ARGUMENT;
-    *error = comm->segment && comm->segment->failed.load() ? REMOTE_ERROR : SUCCESS;
+    if (comm->blocking)
+        *error = comm->segment && comm->segment->failed.load() ? REMOTE_ERROR : SUCCESS;
+    else
+        *error = Result(comm->state.load());
     return SUCCESS;
 }
 const char *ncclGetLastError(Comm *) { return last_error(); }
@@ -127,6 +164,7 @@ const char *ncclGetErrorString(Result result) {
     case INVALID_ARGUMENT: return "invalid argument";
     case INVALID_USAGE: return "invalid usage";
     case REMOTE_ERROR: return "remote process exited or there was a network error";
+    case IN_PROGRESS: return "NCCL operation in progress";
     default: return "unknown result code";
     }
 }

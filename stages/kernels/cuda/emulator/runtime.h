@@ -4,10 +4,12 @@
 // watches its accesses, memory.cpp knows which addresses are device memory. interface.h is what kernels see of it.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "interface.h"
@@ -26,6 +28,7 @@ enum Result : int {
     FILE_NOT_FOUND = 301,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
+    NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_FAILED = 719,
     NOT_SUPPORTED = 801,
@@ -39,8 +42,21 @@ constexpr size_t MAX_STATIC_SHARED = 48 << 10;
 // Bytes around a shared array declared with SHARED(type, name, size).
 constexpr size_t SHARED_RED_ZONE = SPDFLOW_EMULATOR_RED_ZONE;
 
-// Held by every call that touches device memory or runs a kernel: the emulated device does one thing at a time.
-std::recursive_mutex &device_lock();
+// Held by every call that touches device memory or runs a kernel: the emulated device does one thing at a time, in the
+// order in which they come; else a thread that starts one kernel after the other would keep all others waiting.
+class DeviceLock {
+  public:
+    void lock();
+    void unlock();
+
+  private:
+    std::mutex guard;
+    std::condition_variable next_turn;
+    uint64_t tickets = 0, turn = 0;
+    std::thread::id owner;
+    int depth = 0;
+};
+DeviceLock &device_lock();
 
 // memory.cpp ----------------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,15 @@
 //! numbers: a launcher says what it writes.
 
 mod module;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 #[cfg(test)]
 mod tests;
 pub(crate) mod total;
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr, DriverError, LaunchConfig};
+use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr, DriverError, LaunchConfig, sys};
 
 pub(crate) use module::function;
 pub use module::{LoadError, Module, load};
@@ -141,6 +143,29 @@ pub fn copy(from: &Memory, to: &mut Memory) -> Launched {
 pub fn copy_span(from: &Memory, span: std::ops::Range<usize>, to: &mut Memory) -> Launched {
     assert_eq!(length(to) as usize, span.len(), "copy: lengths");
     if span.is_empty() { Ok(()) } else { from.device().dtod_copy(&from.slice(span), to) }
+}
+
+/// Overwrites the elements `span` of `to` with `from`.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If they are not as many as `from` has.
+pub fn copy_into_span(from: &Memory, to: &mut Memory, span: std::ops::Range<usize>) -> Launched {
+    assert_eq!(length(from) as usize, span.len(), "copy: lengths");
+    if span.is_empty() { Ok(()) } else { from.device().dtod_copy(from, &mut to.slice_mut(span)) }
+}
+
+/// Returns what no two GPUs, nor parts of one, have in common, as hexadecimal digits.
+///
+/// # Errors
+/// The driver's.
+pub fn identity(device: &Handle) -> Result<String, DriverError> {
+    let mut uuid = sys::CUuuid { bytes: [0; 16] };
+    // SAFETY: a place for an id, and the device is one that the driver gave.
+    unsafe { sys::cuDeviceGetUuid_v2(&mut uuid, *device.cu_device()) }.result()?;
+    Ok(uuid.bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Returns an array's length as kernels count.

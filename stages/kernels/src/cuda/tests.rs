@@ -2,8 +2,9 @@
 //! were planted in kernels, which the emulated device finds.
 
 use super::{Memory, Module, load};
+use crate::sigmoid::Sigmoid;
 use crate::testing::{assert_close, cuda_device, from_device, on_device, unwritten, values, wide};
-use crate::{Store, ci_mlp, linear, philox, rows, sum, transpose};
+use crate::{Store, bf16, ci_mlp, gelu, linear, philox, relu, rows, sigmoid, sum, transpose};
 
 /// One, odd, a prime, a multiple of a tile and one more; and nothing.
 const SHAPES: [[usize; 3]; 7] =
@@ -121,6 +122,94 @@ fn elementwise_operations_agree() {
     let mut total = unwritten(&device, 1);
     sum::cuda::combine(&scalars.iter().collect::<Vec<_>>(), &[0.5; 11], &mut total).expect("a launch");
     assert_eq!(from_device(&total), [27.5]); // half of 0 + 1 + … + 10
+}
+
+#[test]
+fn functions_of_one_number_and_their_gradients_agree() {
+    let device = cuda_device(&[&gelu::cuda::MODULE, &relu::cuda::MODULE, &sigmoid::cuda::MODULE, &bf16::cuda::MODULE]);
+    let alpha = 0.01;
+    let sigmoids = [Sigmoid::Normal, Sigmoid::Hard, Sigmoid::LeakyHard { alpha }, Sigmoid::UpperLeakyHard { alpha }];
+    for n in [0, 1, 3, 251, 1030] {
+        let (x, upstream) = (values(1, n), values(2, n));
+        let (x_there, upstream_there) = (on_device(&device, &x), on_device(&device, &upstream));
+        // What the processor makes of x and of the upstream gradient, and the device in the memory that it is given.
+        let agree = |name: &str, expected: [Vec<f32>; 2], forward: Forward<'_>, backward: Backward<'_>| {
+            let [expected, gradient] = expected;
+            let mut out = unwritten(&device, n);
+            forward(&x_there, &mut out).expect("a launch");
+            // exp and erf differ in their last bits.
+            assert_close(name, &from_device(&out), &wide(&expected), 1e-5, 1e-6);
+            for (store, held) in [(Store::Write, f32::NAN), (Store::Add, 0.5)] {
+                let mut out = on_device(&device, &vec![held; n]);
+                backward(&x_there, &upstream_there, &mut out, store).expect("a launch");
+                let added = if store == Store::Add { 0.5 } else { 0.0 };
+                let expected: Vec<f64> = wide(&gradient).iter().map(|x| x + added).collect();
+                assert_close(name, &from_device(&out), &expected, 1e-5, 1e-5);
+            }
+        };
+        let of = |forward: &dyn Fn(&mut [f32]), backward: &dyn Fn(&mut [f32])| {
+            let mut both = [vec![f32::NAN; n], vec![f32::NAN; n]];
+            forward(&mut both[0]);
+            backward(&mut both[1]);
+            both
+        };
+        let expected = of(&|out| gelu::forward(&x, out), &|out| gelu::backward(&x, &upstream, out, Store::Write));
+        agree("gelu", expected, &gelu::cuda::forward, &gelu::cuda::backward);
+        let expected = of(&|out| relu::forward(&x, out), &|out| relu::backward(&x, &upstream, out, Store::Write));
+        agree("relu", expected, &relu::cuda::forward, &relu::cuda::backward);
+        for function in sigmoids {
+            let expected = of(&|out| sigmoid::forward(function, &x, out), &|out| {
+                sigmoid::backward(function, &x, &upstream, out, Store::Write);
+            });
+            let forward = |x: &Memory, out: &mut Memory| sigmoid::cuda::forward(function, x, out);
+            let backward = |x: &Memory, upstream: &Memory, out: &mut Memory, store| {
+                sigmoid::cuda::backward(function, x, upstream, out, store)
+            };
+            agree(&format!("{function:?}"), expected, &forward, &backward);
+        }
+        let expected = of(&|out| bf16::forward(&x, out), &|out| bf16::forward(&upstream, out));
+        let forward = |x: &Memory, out: &mut Memory| bf16::cuda::round(x, out, Store::Write);
+        let backward = |_: &Memory, upstream: &Memory, out: &mut Memory, store| bf16::cuda::round(upstream, out, store);
+        agree("bf16", expected, &forward, &backward);
+    }
+}
+
+type Forward<'a> = &'a dyn Fn(&Memory, &mut Memory) -> super::Launched;
+type Backward<'a> = &'a dyn Fn(&Memory, &Memory, &mut Memory, Store) -> super::Launched;
+
+#[test]
+fn sums_and_spans_agree() {
+    let device = cuda_device(&[&sum::cuda::MODULE, &rows::cuda::MODULE]);
+    for (features, count) in [(1, 1), (3, 37), (5, 1030), (2, 0)] {
+        let n = features * count;
+        let (x, y, column) = (values(1, n), values(2, n), values(3, features));
+        let [x_there, y_there, column_there] = [&x, &y, &column].map(|x| on_device(&device, x));
+        let (mut expected, mut out) = (vec![f32::NAN; n], unwritten(&device, n));
+        sum::blend(&x, 0.25, &y, -1.5, &mut expected);
+        sum::cuda::blend(&x_there, 0.25, &y_there, -1.5, &mut out).expect("a launch");
+        // Products and sum are rounded together or apart.
+        assert_close("blend", &from_device(&out), &wide(&expected), 1e-6, 1e-6);
+        for store in [Store::Write, Store::Add] {
+            sum::backward(0.5, &x, &mut expected, store);
+            sum::cuda::backward(0.5, &x_there, &mut out, store).expect("a launch");
+            assert_close("scaled", &from_device(&out), &wide(&expected), 1e-6, 1e-6);
+        }
+        rows::cuda::repeat(&column_there, &mut out).expect("a launch");
+        let repeated: Vec<f32> = column.iter().flat_map(|x| vec![*x; count]).collect();
+        assert_eq!(from_device(&out), repeated);
+        let (mut sums, mut sums_there) = (values(4, count), on_device(&device, &values(4, count)));
+        rows::scale_backward(&x, &vec![1.0; count], &y, None, Some(&mut sums));
+        rows::cuda::add_products(&x_there, &y_there, &mut sums_there).expect("a launch");
+        assert_close("products", &from_device(&sums_there), &wide(&sums), 1e-6, 1e-5);
+        let mut longer = on_device(&device, &vec![1.0; n + 5]);
+        sum::cuda::add_span(&x_there, &mut longer, 3).expect("a launch");
+        let ones = |count| vec![1.0; count];
+        let expected = [ones(3), x.iter().map(|x| 1.0 + x).collect(), ones(2)].concat();
+        assert_eq!(from_device(&longer), expected);
+    }
+    let (three, mut out) = (on_device(&device, &[3.0]), on_device(&device, &[1.0]));
+    sum::cuda::combine_backward(0.5, &three, &mut out).expect("a launch");
+    assert_eq!(from_device(&out), [2.5]); // 1 + 0.5 · 3
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub mod cuda;
 mod elementwise;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, feature = "cuda"))]
+mod twins;
 
 use crate::Store;
 use crate::philox::Stream;

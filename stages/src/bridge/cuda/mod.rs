@@ -4,25 +4,101 @@
 //! Everything runs on the device's one stream, in the order in which it is asked for. The tape is dfdx's, on the host:
 //! what flows along it lies on the device.
 
+mod accord;
 mod kernels;
+#[cfg(feature = "nccl")]
+mod link;
 mod memory;
 mod sequence;
 mod site;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use cudarc::driver::{CudaDevice, DriverError, result};
-use spdflow_kernels::cuda::{Handle, MODULES, load};
+use spdflow_engine::ranks::{RankError, World};
+use spdflow_kernels::cuda::{Handle, MODULES, identity, load};
 
 use super::backend::Backend;
+use super::link::Link;
+use accord::{Accord, Offer, agree};
 
 /// An NVIDIA GPU with the kernels loaded. Cloning gives another handle of the same.
 #[derive(Clone)]
 pub struct Gpu {
     handle: Handle,
+    /// The connection with the GPUs of other ranks.
+    link: Option<Arc<dyn Link<Self>>>,
 }
 
-impl Backend for Gpu {}
+impl Backend for Gpu {
+    fn linked(&self, world: &dyn World, tell: &dyn Fn(&str)) -> Result<Self, RankError> {
+        let (rank, size) = (world.rank(), world.size());
+        if size == 1 {
+            return Ok(self.clone());
+        }
+        let failed = |message: String| RankError::Failed { rank, size, message };
+        let gpu = identity(&self.handle).map_err(|error| failed(text(&error)))?;
+        let ours = Offer { gpu, nccl: nccl_here() };
+        let version = ours.nccl.clone().unwrap_or_default();
+        match agree(world, ours, new_id)? {
+            Accord::Nccl(id) => {
+                let link = Some(self.connected(&id, world)?);
+                tell(&format!("the GPUs of {size} ranks sum by NCCL {version}"));
+                Ok(Self { link, ..self.clone() })
+            }
+            Accord::Host(reason) => {
+                tell(&format!("gradients of {size} ranks are summed by their processors, not by NCCL: {reason}"));
+                Ok(self.clone())
+            }
+        }
+    }
+
+    fn link(&self) -> Option<&dyn Link<Self>> {
+        self.link.as_deref()
+    }
+}
+
+/// `0` here keeps ranks from using NCCL.
+const SWITCH: &str = "SPDFLOW_NCCL";
+
+/// Returns the version of NCCL, or why it is not used.
+fn nccl_here() -> Result<String, String> {
+    if std::env::var_os(SWITCH).is_some_and(|value| value == "0") {
+        return Err(format!("`{SWITCH}` is 0"));
+    }
+    #[cfg(feature = "nccl")]
+    return spdflow_kernels::cuda::nccl::version().map_err(|error| error.to_string());
+    #[cfg(not(feature = "nccl"))]
+    Err("this build of spdflow has no NCCL; `--features nccl` adds it".to_owned())
+}
+
+fn new_id() -> Result<Vec<u8>, String> {
+    #[cfg(feature = "nccl")]
+    return spdflow_kernels::cuda::nccl::unique_id().map(Vec::from).map_err(|error| error.to_string());
+    #[cfg(not(feature = "nccl"))]
+    nccl_here().map(|_| Vec::new())
+}
+
+impl Gpu {
+    #[cfg(feature = "nccl")]
+    fn connected(&self, id: &[u8], world: &dyn World) -> Result<Arc<dyn Link<Self>>, RankError> {
+        let place = (world.rank(), world.size());
+        let id = id.try_into().map_err(|_| RankError::Confused {
+            rank: 0,
+            size: place.1,
+            expected: "an id of 128 bytes".to_owned(),
+            found: format!("{} bytes", id.len()),
+        })?;
+        Ok(Arc::new(link::NcclLink::connect(&self.handle, id, place, &|| world.trouble())?))
+    }
+
+    #[cfg(not(feature = "nccl"))]
+    fn connected(&self, _: &[u8], world: &dyn World) -> Result<Arc<dyn Link<Self>>, RankError> {
+        let (expected, found) = ("sums through the host".to_owned(), "the id of a meeting by NCCL".to_owned());
+        Err(RankError::Confused { rank: 0, size: world.size(), expected, found })
+    }
+}
 
 /// Why a GPU cannot be used, and what to do about it.
 #[derive(Debug)]
@@ -66,7 +142,7 @@ fn open(ordinal: usize) -> Result<Gpu, GpuError> {
     };
     let handle = CudaDevice::new(ordinal).map_err(|error| refused(text(&error)))?;
     load(&handle, MODULES).map_err(|error| refused(error.to_string()))?;
-    Ok(Gpu { handle })
+    Ok(Gpu { handle, link: None })
 }
 
 /// Returns what the driver calls an error.

@@ -5,16 +5,18 @@
 //! wants to stop, so that all stop at the same step, and on logged steps digests of the parameters, so that ranks that
 //! drift apart are found out.
 
+#[cfg(all(test, feature = "nccl"))]
+mod on_gpus;
 #[cfg(test)]
-mod tests;
+pub(in crate::decomposition) mod tests;
 
 use std::time::{Duration, Instant};
 
 use spdflow_engine::cache::Digest;
 use spdflow_engine::kind::{StageContext, StageError};
+use spdflow_engine::ranks::RankError;
 
-use crate::artifact::tensors::{Tensor, Tensors};
-use crate::bridge::Backend;
+use crate::bridge::{Backend, copy_over_ranks};
 use crate::collective::Ranks;
 use crate::data::{Batch, InputDistribution};
 use crate::decomposition::config::DecomposeParams;
@@ -66,25 +68,40 @@ impl<'a> Together<'a> {
         ))
     }
 
+    /// Returns `device` linked with those of the other ranks, where they can sum among themselves.
+    pub(super) fn linked<D: Backend>(&self, device: &D, context: &StageContext<'_>) -> Result<D, StageError> {
+        let tell = |line: &str| context.progress.log(line);
+        device.linked(context.world, &tell).map_err(|error| missing(&error, BEGIN))
+    }
+
     /// Gives every rank the parameters of rank 0 and the step it begins with.
-    pub(super) fn begin<D: Backend>(&self, parameters: &mut Parameters<D>, first: &mut u64) -> Result<(), StageError> {
+    pub(super) fn begin<D: Backend>(
+        &self,
+        device: &D,
+        parameters: &mut Parameters<D>,
+        first: &mut u64,
+    ) -> Result<(), StageError> {
         if self.ranks.is_alone() {
             return Ok(());
         }
-        let mut state = parameters.checkpoint();
-        let mut values: Vec<f32> = state.iter().flat_map(|(_, tensor)| &tensor.data).copied().collect();
-        // Both are far below 2^53.
-        let mut numbers = [*first as f64, parameters.updates() as f64];
-        self.ranks.broadcast(&mut values, &mut numbers);
-        self.check("before the first step")?;
-        let mut rest = &values[..];
-        for (_, Tensor { data, .. }) in &mut state {
-            let (head, tail) = rest.split_at(data.len());
-            data.copy_from_slice(head);
-            rest = tail;
+        let copy = |buffers: &mut [&mut D::Buffer], updates: u64| {
+            // Both are far below 2^53.
+            let mut numbers = [*first as f64, updates as f64];
+            copy_over_ranks(device, &self.ranks, buffers, &mut numbers)?;
+            let [step, updates] = numbers.map(|number| number as u64);
+            *first = step;
+            Ok(updates)
+        };
+        parameters.replace(copy).map_err(|error: D::Err| StageError::failed(format!("{error:?}")))?;
+        self.check(BEGIN)
+    }
+
+    /// Ends what links `device` with those of the other ranks, after the last step.
+    pub(super) fn end<D: Backend>(&self, device: &D) {
+        if let Some(link) = device.link() {
+            // A rank that is gone by now has done its share.
+            self.ranks.among_devices(|trouble| link.close(trouble));
         }
-        *first = numbers[0] as u64;
-        parameters.restore(&state.into_iter().collect::<Tensors>(), numbers[1] as u64)
     }
 
     /// Returns this rank's share of a batch.
@@ -155,12 +172,16 @@ impl<'a> Together<'a> {
 
     /// Returns an error if a rank was lost, `when` the present step was made.
     pub(super) fn check(&self, when: &str) -> Result<(), StageError> {
-        match self.ranks.lost() {
-            None => Ok(()),
-            Some(error) => Err(StageError::failed_with_hint(
-                format!("{error} {when}"),
-                "start all ranks again: the stage goes on from its last step",
-            )),
-        }
+        self.ranks.lost().map_or(Ok(()), |error| Err(missing(error, when)))
     }
+}
+
+/// When the ranks have not begun to work.
+const BEGIN: &str = "before the first step";
+
+fn missing(error: &RankError, when: &str) -> StageError {
+    StageError::failed_with_hint(
+        format!("{error} {when}"),
+        "start all ranks again: the stage goes on from its last step",
+    )
 }

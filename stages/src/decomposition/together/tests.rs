@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use spdflow_engine::ranks::{Alone, Channels, World, in_process};
 
 use crate::artifact::metric_log::MetricLog;
 use crate::artifact::tensors::Tensor;
-use crate::bridge::Graph;
+use crate::bridge::{Backend, Graph};
 use crate::data::{Generation, InductionSequences, InputDistribution, SparseFeatures};
 use crate::decomposition::config::DecomposeParams;
 use crate::decomposition::draws::{DrawKey, Draws, Sampling, StreamDraws};
@@ -24,7 +25,7 @@ use crate::models::{Module, TargetConfig, TargetModel};
 
 const STEPS: u64 = 20;
 
-fn params(losses: &Value, more: &Value) -> DecomposeParams {
+pub(in crate::decomposition) fn params(losses: &Value, more: &Value) -> DecomposeParams {
     let mut all = json!({
         "seed": 3, "steps": STEPS, "batch_size": 90, "lr": { "start": 1e-2 },
         "sites": [], "causal_importance": { "mlp": { "hidden": [4] } },
@@ -51,11 +52,19 @@ fn data(target: &TargetConfig) -> InputDistribution {
     }
 }
 
-/// Tells of steps, and raises a flag or panics at one of them.
-struct Watch<'a> {
+/// Hears of steps, and raises a flag or panics at one of them.
+pub(in crate::decomposition) struct Watch<'a> {
     at: u64,
     action: &'a (dyn Fn() + Sync),
     resumed: AtomicU64,
+    /// The lines of the log.
+    pub(in crate::decomposition) log: Mutex<Vec<String>>,
+}
+
+impl<'a> Watch<'a> {
+    pub(in crate::decomposition) fn new((at, action): (u64, &'a (dyn Fn() + Sync))) -> Self {
+        Self { at, action, resumed: AtomicU64::new(0), log: Mutex::default() }
+    }
 }
 
 impl ProgressSink for Watch<'_> {
@@ -69,11 +78,13 @@ impl ProgressSink for Watch<'_> {
         self.resumed.store(step, Ordering::Relaxed);
     }
 
-    fn log(&self, _: &str) {}
+    fn log(&self, line: &str) {
+        self.log.lock().unwrap().push(line.to_owned());
+    }
 }
 
 /// What a rank ends with.
-type End = Result<(Vec<(String, Tensor)>, MetricLog), StageError>;
+pub(in crate::decomposition) type End = Result<(Vec<(String, Tensor)>, MetricLog), StageError>;
 
 /// Runs one rank; `action` is done when it tells of step `at`.
 fn rank(
@@ -82,7 +93,20 @@ fn rank(
     params: &DecomposeParams,
     scratch: &Path,
     stop: &StopFlag,
-    (at, action): (u64, &(dyn Fn() + Sync)),
+    at: (u64, &(dyn Fn() + Sync)),
+) -> End {
+    rank_on(&Cpu::default(), world, target, params, scratch, stop, &Watch::new(at))
+}
+
+/// Runs one rank on `device`.
+pub(in crate::decomposition) fn rank_on<D: Backend>(
+    device: &D,
+    world: &dyn World,
+    target: &TargetConfig,
+    params: &DecomposeParams,
+    scratch: &Path,
+    stop: &StopFlag,
+    watch: &Watch<'_>,
 ) -> End {
     let state = random_state(target).into_iter().collect();
     let modules: Box<dyn TargetModel<Cpu>> = target.load(&Cpu::default(), &state).expect("a target");
@@ -99,14 +123,14 @@ fn rank(
         device: Device::Cpu,
         world,
         checkpoint_every: Duration::from_secs(3600),
-        progress: &Watch { at, action, resumed: AtomicU64::new(0) },
+        progress: watch,
         stop,
     };
-    let Finished { trainer, metrics, .. } = run(&Cpu::default(), target, &state, &data(target), params, &context)?;
+    let Finished { trainer, metrics, .. } = run(device, target, &state, &data(target), params, &context)?;
     Ok((trainer.parameters.state(), metrics))
 }
 
-fn nothing() {}
+pub(in crate::decomposition) fn nothing() {}
 
 /// Runs a world of `size` threads to its end.
 fn ranks(size: usize, target: &TargetConfig, params: &DecomposeParams) -> Vec<(Vec<(String, Tensor)>, MetricLog)> {
@@ -122,9 +146,17 @@ fn ranks(size: usize, target: &TargetConfig, params: &DecomposeParams) -> Vec<(V
 
 /// Asserts that worlds of two and three do what one rank does, and that their ranks end with the same bits.
 fn assert_ranks_agree(target: &TargetConfig, params: &DecomposeParams) {
-    let [(alone, alone_metrics)] = &ranks(1, target, params)[..] else { panic!("one rank") };
-    for size in [2, 3] {
-        let all = ranks(size, target, params);
+    assert_agree(&[2, 3], |size| ranks(size, target, params));
+}
+
+/// Asserts that worlds of these sizes do what one rank does, and that their ranks end with the same bits.
+pub(in crate::decomposition) fn assert_agree(
+    sizes: &[usize],
+    ranks: impl Fn(usize) -> Vec<(Vec<(String, Tensor)>, MetricLog)>,
+) {
+    let [(alone, alone_metrics)] = &ranks(1)[..] else { panic!("one rank") };
+    for size in sizes {
+        let all = ranks(*size);
         let (first, metrics) = &all[0];
         assert!(all.iter().all(|(state, _)| state == first), "ranks of {size} end with different bits");
         for ((name, alone), (_, together)) in alone.iter().zip(first) {
@@ -143,7 +175,7 @@ fn assert_ranks_agree(target: &TargetConfig, params: &DecomposeParams) {
     }
 }
 
-fn plain() -> Value {
+pub(in crate::decomposition) fn plain() -> Value {
     json!([
         { "importance_minimality": { "coeff": 3e-2, "p": 1.0 } },
         { "faithfulness": { "coeff": 1.0 } },
@@ -162,19 +194,23 @@ fn several_ranks_decompose_every_target_as_one_does() {
 
 #[test]
 fn losses_of_the_whole_batch_are_the_same_over_ranks() {
+    for target in targets().into_iter().take(3) {
+        assert_ranks_agree(&target, &params(&of_the_whole_batch(), &json!({})));
+    }
+}
+
+/// Losses for which the ranks speak in the middle of a step.
+pub(in crate::decomposition) fn of_the_whole_batch() -> Value {
     let pgd =
         json!({ "coeff": 1.0, "init": "random", "step_size": 0.1, "n_steps": 2, "mask_scope": "shared_across_batch" });
     let mut unique = pgd.clone();
     unique["mask_scope"] = json!("unique_per_datapoint");
-    let losses = json!([
+    json!([
         { "importance_minimality": { "coeff": 3e-2, "p": 0.9, "beta": 0.5 } },
         { "pgd_recon": pgd },
         { "pgd_recon_layerwise": unique },
         { "stochastic_recon_subset": { "coeff": 1.0 } },
-    ]);
-    for target in targets().into_iter().take(3) {
-        assert_ranks_agree(&target, &params(&losses, &json!({})));
-    }
+    ])
 }
 
 #[test]

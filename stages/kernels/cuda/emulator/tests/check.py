@@ -282,7 +282,8 @@ def main(folder):
               ("PTX of others", "real_ptx", {}, None)]
     cases += [(f"finds {name}", f"faulty {name}", {"SPDFLOW_EMULATOR_CHECK": "1"}, case[3])
               for name, case in FAULTY.items()]
-    cases += [(f"collectives: {name}", f"nccl {name}", {"SPDFLOW_EMULATOR_NCCL_TIMEOUT_S": "2"},
+    collective = {"SPDFLOW_EMULATOR_NCCL_TIMEOUT_S": "2", "SPDFLOW_EMULATOR_DEVICES": "3"}
+    cases += [(f"collectives: {name}", f"nccl {name}", collective,
                nccl.EXPECTED.get(name)) for name in nccl.CASES]
     failed = 0
     for title, case, variables, pattern in cases:

@@ -16,12 +16,12 @@ class Failure(Exception):
 
 
 class Cuda:
-    def __init__(self, folder):
+    def __init__(self, folder, device=0):
         self.driver = ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_LOCAL)
         self.nvrtc = ctypes.CDLL(os.path.join(folder, "libnvrtc.so.12"))
         self.call("cuInit", 0)
         self.context = ctypes.c_void_p()
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), device)
         self.bind()
 
     def bind(self):

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+import time
 
 import cuda as api
 
@@ -14,8 +15,8 @@ class Id(ctypes.Structure):
     _fields_ = [("internal", ctypes.c_char * 128)]
 
 
-def load(folder):
-    cuda = api.Cuda(folder)
+def load(folder, device=0):
+    cuda = api.Cuda(folder, device)
     return cuda, ctypes.CDLL(os.path.join(folder, "libnccl.so.2"))
 
 
@@ -69,8 +70,9 @@ def collectives(cuda, lib, comm, rank, world):
     check(lib.ncclAllReduce(at(x), at(y), size(0), INT32, SUM, comm, None))
 
 
-def in_processes(folder, world, body):
-    """Forks `world` ranks; all have to end well. `body(cuda, lib, id, rank)`."""
+def in_processes(folder, world, body, device=lambda rank: rank):
+    """Forks `world` ranks, each with the device that `device` gives it; all have to end well. `body(cuda, lib, id, rank)`.
+    """
     unique = Id()
     ctypes.CDLL(os.path.join(folder, "libnccl.so.2")).ncclGetUniqueId(ctypes.byref(unique))
     children = []
@@ -79,7 +81,7 @@ def in_processes(folder, world, body):
         if pid == 0:
             code = 1
             try:
-                cuda, lib = load(folder)
+                cuda, lib = load(folder, device(rank))
                 body(cuda, lib, unique, rank)
                 code = 0
             finally:
@@ -180,6 +182,87 @@ def buffer_too_short(folder):
     in_processes(folder, 1, body)
 
 
+def same_device(folder):
+    def body(_cuda, lib, unique, rank):
+        comm = ctypes.c_void_p()
+        check(lib.ncclCommInitRank(ctypes.byref(comm), 2, unique, rank), 5)
+
+    in_processes(folder, 2, body, device=lambda rank: 0)
+
+
+class Config(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("magic", ctypes.c_uint), ("version", ctypes.c_uint),
+                ("blocking", ctypes.c_int), ("rest", ctypes.c_int * 7)]
+
+
+IN_PROGRESS, NOT_READY = 7, 600
+
+
+def connecting(lib, unique, world, rank):
+    """A communicator that does not block, on its way."""
+    comm = ctypes.c_void_p()
+    config = Config(size=48, magic=0xcafebeef, version=21800, blocking=0)
+    check(lib.ncclCommInitRankConfig(ctypes.byref(comm), world, unique, rank, ctypes.byref(config)), IN_PROGRESS)
+    return comm
+
+
+def settled(lib, comm):
+    """What the last call came to."""
+    state = ctypes.c_int(IN_PROGRESS)
+    while state.value == IN_PROGRESS:
+        time.sleep(0.001)
+        check(lib.ncclCommGetAsyncError(comm, ctypes.byref(state)))
+    return state.value
+
+
+def beside(folder):
+    """Calls return at once; the stream is busy until all ranks have come, and copies come after the sum."""
+    def body(cuda, lib, unique, rank):
+        comm = connecting(lib, unique, 2, rank)
+        check(settled(lib, comm))
+        x = cuda.buffer("f", [rank + 1.0] * 3)
+        at = api.POINTER(x.address)
+        if rank == 1:
+            time.sleep(0.3)
+        check(lib.ncclAllReduce(at, at, size(3), FLOAT32, SUM, comm, None), IN_PROGRESS)
+        check(settled(lib, comm))
+        if rank == 0:
+            check(cuda.driver.cuStreamQuery(None), NOT_READY)
+        assert x.read() == [3.0] * 3
+        check(cuda.driver.cuStreamQuery(None))
+        check(lib.ncclCommFinalize(comm))
+        check(lib.ncclCommDestroy(comm))
+
+    in_processes(folder, 2, body)
+
+
+def aborting(folder):
+    """A rank that waits for one that does not come, in the middle and at the start, is free when it aborts."""
+    def body(cuda, lib, unique, rank):
+        if rank == 2:
+            begin = time.time()
+            comm = connecting(lib, Id(b"/spdflow-nccl-nobody"), 2, 0)
+            check(lib.ncclCommAbort(comm))
+            assert time.time() - begin < 1
+            return
+        comm = connecting(lib, unique, 2, rank)
+        check(settled(lib, comm))
+        if rank == 1:
+            return
+        x = cuda.buffer("f", [1.0])
+        at = api.POINTER(x.address)
+        check(lib.ncclAllReduce(at, at, size(1), FLOAT32, SUM, comm, None), IN_PROGRESS)
+        check(settled(lib, comm))
+        time.sleep(0.2)
+        check(cuda.driver.cuStreamQuery(None), NOT_READY)
+        begin = time.time()
+        check(lib.ncclCommAbort(comm))
+        check(cuda.driver.cuStreamQuery(None))
+        assert time.time() - begin < 1
+
+    in_processes(folder, 3, body)
+
+
 CASES = {
     "three processes": processes,
     "two threads": threads,
@@ -188,8 +271,12 @@ CASES = {
     "a rank that never comes": missing_rank,
     "different counts": different_counts,
     "a buffer that is too short": buffer_too_short,
+    "two ranks with one device": same_device,
+    "calls that do not block": beside,
+    "calls that are given up": aborting,
 }
 EXPECTED = {
+    "two ranks with one device": r"Duplicate GPU detected : rank . and rank . both on CUDA device 0",
     "a rank that dies": r"rank 1 of 2: collective: a rank has not come, or has failed",
     "a rank that never comes": r"rank 0 of 2: initialisation: a rank has not come",
     "different counts": r"the ranks call different collectives",
