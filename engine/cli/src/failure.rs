@@ -90,6 +90,10 @@ impl fmt::Display for Failure {
 /// Makes a panic say that it is our mistake and exit with [`Exit::Bug`], whichever thread it happens on.
 pub(crate) fn report_panics_as_bugs() {
     std::panic::set_hook(Box::new(|panic| {
+        // A damaged file that makes its reader panic is found to be one; nobody has to hear of the panic.
+        if spdflow_stages::formats::is_guarded() {
+            return;
+        }
         crate::output::message(&panic_text(panic));
         std::process::exit(i32::from(Exit::Bug.code()));
     }));

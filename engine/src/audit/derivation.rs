@@ -193,7 +193,7 @@ fn misquoted(quotes: &[Quote], own: &[Metric], inputs: &[&Record]) -> Vec<String
                 is_same_single || value.is_nan() && quote.value.is_nan() || (value - quote.value).abs() <= slack
             })
         };
-        if recorded.is_empty() || quotes.iter().any(|quote| agrees(&quote)) {
+        if recorded.is_empty() || quotes.iter().any(agrees) {
             continue;
         }
         let quote = quotes[0];

@@ -218,7 +218,7 @@ fn check_times(record: &Record, instance: &str, findings: &mut Vec<Finding>) {
         format!("its record says that it ended ({}) before it began ({})", times.finished, times.started)
     } else if times.finished > now_text() {
         format!("its record says that it ended at {}, which has not come yet", times.finished)
-    } else if !(times.seconds >= 0.0) {
+    } else if times.seconds.is_nan() || times.seconds < 0.0 {
         format!("its record says that it took {} seconds", times.seconds)
     } else {
         return;

@@ -104,7 +104,7 @@ fn escaped(text: &str) -> String {
 fn with_code(text: &str) -> String {
     let parts: Vec<String> = escaped(text).split('`').map(str::to_owned).collect();
     // An odd number of backticks is none of ours; then nothing is code.
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return parts.join("`");
     }
     let part = |(index, part): (usize, &String)| {

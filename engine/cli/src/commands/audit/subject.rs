@@ -87,7 +87,8 @@ fn pipeline(args: &AuditArgs, file: &str) -> Result<Found, Failure> {
         profile: args.profile.clone(),
         sweep: args.sweep.clone(),
     };
-    let pipeline = crate::commands::load(&pipeline_args)?;
+    // Taken from the index of the cache if that knows it, but never put there.
+    let pipeline = crate::commands::load_kept(&pipeline_args, &args.store)?.pipeline;
     let lock_path = lock::path(&pipeline_args, args.lock_file.as_deref());
     let lock = (args.lock_file.is_some() || lock_path.exists()).then(|| lock::read(&lock_path)).transpose()?;
     Ok(Found {
