@@ -1,5 +1,7 @@
 //! spdflow with stages that break what a stage has to keep, each in its own way: what `spdflow audit` must find.
 
+#![allow(clippy::disallowed_types, reason = "what the lint keeps out is what an audit must find")]
+
 use std::collections::HashSet;
 use std::fs;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ enum Fault {
     Path,
     /// It writes down the time zone.
     Environment,
+    /// It does not use its seed.
+    IgnoresSeed,
     /// It shows another number than it reports.
     Misquote,
     /// From some step on it adds up in another order than with one thread.
@@ -61,11 +65,11 @@ impl Kind for Faulty {
 
     fn run(params: &Params, context: &StageContext<'_>) -> Result<Summary, StageError> {
         std::thread::sleep(std::time::Duration::from_millis(params.milliseconds));
-        let numbers: Vec<f32> =
-            (0..1000_u32).map(|number| 1.0 / (number + 1) as f32 * params.seed.max(1) as f32).collect();
+        let seed = if params.fault == Fault::IgnoresSeed { 1 } else { params.seed };
+        let numbers: Vec<f32> = (0..1000_u32).map(|number| 1.0 / (number + 1) as f32 * seed.max(1) as f32).collect();
         let mut log = String::new();
         let value = match params.fault {
-            Fault::None | Fault::Misquote => numbers.iter().sum(),
+            Fault::None | Fault::Misquote | Fault::IgnoresSeed => numbers.iter().sum(),
             Fault::HashOrder => {
                 let bits: HashSet<u32> = numbers.iter().map(|number| number.to_bits()).collect();
                 // Each number counts for as much as there is behind it, so that hardly two orders agree.
@@ -103,7 +107,7 @@ impl Kind for Faulty {
             Ok::<_, StageError>(())
         };
         let shown = if params.fault == Fault::Misquote { value + 1.0 } else { value };
-        write("value.json", "json", format!("{{ \"value\": {shown:?}, \"seed\": {} }}\n", params.seed))?;
+        write("value.json", "json", format!("{{ \"value\": {shown:?}, \"seed\": {seed} }}\n"))?;
         if !log.is_empty() {
             write("log.jsonl", "jsonl", log)?;
         }
