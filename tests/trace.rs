@@ -1,7 +1,10 @@
 //! `spdflow trace`: what it finds by bytes alone, what it says where it finds nothing, and that it changes nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+
+use serde_json::Value;
 
 use crate::support::{Bench, Outcome, masked, snapshot};
 
@@ -57,7 +60,7 @@ fn traced(bench: &Bench, arguments: &[&str]) -> Outcome {
     outcome
 }
 
-fn document(bench: &Bench, file: &str) -> serde_json::Value {
+fn document(bench: &Bench, file: &str) -> Value {
     let outcome = traced(bench, &[file, "--json"]);
     serde_json::from_str(&outcome.stdout).expect("one JSON document")
 }
@@ -108,20 +111,26 @@ fn a_picture_is_traced_by_its_bytes_under_another_name_to_its_sources() {
 
 #[test]
 fn a_file_that_several_results_have_is_told_of_each() {
-    let bench = bench();
-    let places = document(&bench, "out/top/b/x.txt");
-    let of: Vec<_> =
-        places["places"].as_array().expect("a list").iter().map(|place| &place["record"]["instance"]).collect();
-    assert_eq!(of, ["a", "b"]);
+    let bench = bench().file("x", "one\n");
+    // By instance: those of one second may come in any order.
+    let places = |file: &str| {
+        let document = document(&bench, file);
+        let places = document["places"].as_array().expect("a list").clone();
+        let name = |place: &Value| place["record"]["instance"].as_str().expect("a name").to_owned();
+        places.into_iter().map(|place| (name(&place), place)).collect::<BTreeMap<_, _>>()
+    };
+    let found = places("out/top/b/x.txt");
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b"]);
     // `b` passed on what `a` made, so its artifact has two producers; it is not its own.
-    let made_from = &places["places"][1]["inputs"];
-    assert_eq!(made_from[0]["producer"]["instance"], "a");
-    assert_eq!(places["places"][1]["in_place"], "out/top/b/x.txt");
+    assert_eq!(found["b"]["inputs"][0]["producer"]["instance"], "a");
+    assert_eq!(found["b"]["in_place"], "out/top/b/x.txt");
     let outcome = traced(&bench, &["out/top/b/x.txt"]);
     assert!(outcome.stdout.contains("\n`x.txt` of `a`, pipeline `top`\n"), "{}", outcome.stdout);
+    // What was edited is no longer there.
+    fs::write(bench.path().join("out/top/b/x.txt"), "two\n").expect("a result");
+    assert_eq!(places("x")["b"]["in_place"], Value::Null);
     fs::remove_dir_all(bench.path().join("out/top/b")).expect("a folder");
-    let bench = bench.file("x", "one\n");
-    assert_eq!(document(&bench, "x")["places"][1]["in_place"], serde_json::Value::Null);
+    assert_eq!(places("x")["b"]["in_place"], Value::Null);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What a result was made from, up to where nothing more is known.
 //!
 //! A record names its inputs by the digests of their artifacts. Several results may have equal artifacts; the earliest is
-//! taken for the producer, and the others are named. A stage that passes on what it was given makes the artifact it took, so a result that is being
-//! told of already is not taken again.
+//! taken for the producer, and the others are named. A stage that passes on what it was given makes the artifact it took: it
+//! comes after those that made it of something else, and a result that is being told of already is not taken again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +56,9 @@ impl<'r> Family<'r> {
         for record in records {
             by_artifact.entry(record.artifact.digest).or_default().push(record);
         }
+        for records in by_artifact.values_mut() {
+            records.sort_by_key(|record| passes_on(record));
+        }
         Self { by_artifact }
     }
 
@@ -65,10 +68,8 @@ impl<'r> Family<'r> {
     }
 
     fn inputs_of(&self, record: &Record, path: &mut Vec<Digest>, told: &mut BTreeSet<Digest>) -> Vec<Input> {
-        let preimage: Option<Preimage> = serde_json::from_value(record.preimage.clone()).ok();
-        let slots = preimage.into_iter().flat_map(|preimage| preimage.inputs);
         let mut inputs = Vec::new();
-        for (slot, artifacts) in slots {
+        for (slot, artifacts) in taken(record) {
             for artifact in artifacts {
                 let makers = self.by_artifact.get(&artifact).into_iter().flatten();
                 let mut makers = makers.copied().filter(|maker| !path.contains(&maker.fingerprint));
@@ -102,12 +103,118 @@ impl<'r> Family<'r> {
             kind: kind.clone(),
             fingerprint: *fingerprint,
             others: Vec::new(),
-            is_repeated: is_repeated && has_inputs(record),
+            is_repeated: is_repeated && taken(record).values().any(|artifacts| !artifacts.is_empty()),
             inputs,
         }
     }
 }
 
-fn has_inputs(record: &Record) -> bool {
-    record.preimage["inputs"].as_object().is_some_and(|inputs| !inputs.is_empty())
+/// Returns the artifacts that a result was made from, by slot.
+fn taken(record: &Record) -> BTreeMap<String, Vec<Digest>> {
+    let preimage: Option<Preimage> = serde_json::from_value(record.preimage.clone()).ok();
+    preimage.map(|preimage| preimage.inputs).unwrap_or_default()
+}
+
+/// Returns whether a result is one of those that it was made from.
+fn passes_on(record: &Record) -> bool {
+    taken(record).values().flatten().any(|artifact| *artifact == record.artifact.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use spdflow_cache::{Artifact, BuildInfo, MachineInfo, RECORD_FORMAT, Times, Usage};
+
+    use super::*;
+
+    /// Returns the record of an instance that made an artifact of these artifacts.
+    fn record(instance: &str, made: &str, from: &[&str]) -> Record {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let from: Vec<Digest> = from.iter().copied().map(digest).collect();
+        let inputs = BTreeMap::from([("of".to_owned(), from)]);
+        let preimage = Preimage {
+            kind: "test".to_owned(),
+            version: 1,
+            params: serde_json::json!({}),
+            inputs,
+            numeric_target: "cpu".to_owned(),
+        };
+        Record {
+            format: RECORD_FORMAT,
+            fingerprint: digest(instance),
+            preimage: serde_json::to_value(preimage).unwrap(),
+            kind: "test".to_owned(),
+            instance: instance.to_owned(),
+            pipeline: "p".to_owned(),
+            run: "r".to_owned(),
+            artifact: Artifact { digest: digest(made), outputs: Vec::new() },
+            metrics: Vec::new(),
+            build: BuildInfo {
+                version: String::new(),
+                git_commit: String::new(),
+                cargo_lock: digest(""),
+                rustc: String::new(),
+                profile: String::new(),
+                sources: None,
+            },
+            machine: MachineInfo {
+                host: String::new(),
+                platform: String::new(),
+                processor: String::new(),
+                cpu_features: Vec::new(),
+                processors: 1,
+            },
+            times: Times { started: String::new(), finished: String::new(), seconds: 0.0 },
+            usage: Usage { threads: 1, device: "cpu".to_owned(), gpus: Vec::new() },
+            log: None,
+            interruptions: 0,
+            resumed: false,
+        }
+    }
+
+    /// Returns the inputs of the last record as `slot instance(inputs)`.
+    fn told(records: &[Record]) -> String {
+        fn text(inputs: &[Input]) -> String {
+            let one = |input: &Input| match &input.producer {
+                None => "nobody".to_owned(),
+                Some(Producer { instance, is_repeated: true, .. }) => format!("{instance}(above)"),
+                Some(Producer { instance, others, inputs, .. }) => {
+                    format!(
+                        "{instance}{}({})",
+                        others.iter().map(|other| format!("|{other}")).collect::<String>(),
+                        text(inputs)
+                    )
+                }
+            };
+            inputs.iter().map(one).collect::<Vec<_>>().join(" ")
+        }
+        text(&Family::new(records).inputs(records.last().unwrap()))
+    }
+
+    #[test]
+    fn a_result_is_told_once_and_then_as_above() {
+        let diamond = [
+            record("a", "A", &[]),
+            record("b", "B", &["A"]),
+            record("c", "C", &["B", "A"]),
+            record("d", "D", &["B", "C"]),
+        ];
+        assert_eq!(told(&diamond), "b(a()) c(b(above) a())");
+    }
+
+    #[test]
+    fn a_stage_that_passes_on_what_it_took_is_not_its_own_source() {
+        // Whatever their order: times have whole seconds.
+        let (a, b, c) = (record("a", "A", &[]), record("b", "A", &["A"]), record("c", "C", &["A"]));
+        assert_eq!(told(&[a.clone(), b.clone(), c.clone()]), "a|b()");
+        assert_eq!(told(&[b.clone(), a.clone(), c.clone()]), "a|b()");
+        assert_eq!(told(&[a, b.clone()]), "a()");
+        // Without a record of `a`.
+        assert_eq!(told(&[b.clone(), c]), "b(nobody)");
+        assert_eq!(told(&[b]), "nobody");
+    }
+
+    #[test]
+    fn an_input_of_which_there_is_no_record_is_told_as_such() {
+        assert_eq!(told(&[record("a", "A", &["X"])]), "nobody");
+    }
 }
