@@ -13,9 +13,11 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// Variables of the tester's own that would change what `spdflow` does.
-const UNWANTED: [&str; 17] = [
+const UNWANTED: [&str; 19] = [
     "SPDFLOW_CACHE",
     "SPDFLOW_REMOTE",
+    "SPDFLOW_SIGNING_KEY",
+    "SPDFLOW_SIGNERS",
     "RAYON_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
     "NO_COLOR",
