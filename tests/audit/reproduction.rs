@@ -229,3 +229,16 @@ fn the_toy_model_is_proved_to_an_a_at_every_output() {
         assert_eq!(output["grade"], "A", "{output}");
     }
 }
+
+#[test]
+fn a_result_of_another_processor_is_told_to_be_one() {
+    let place = Place::run(&pipeline("threads"));
+    place.forge("bad", |record| record["machine"]["cpu_features"] = serde_json::json!(["avx9000"]));
+    let audited = place.audit(&ALL);
+    audited.assert_code(12);
+    let hint = audited.report["findings"][0]["hint"].as_str().expect("a hint").to_owned();
+    assert!(
+        hint.starts_with("the recorded one was made on another processor (it had avx9000 that this one lacks"),
+        "{hint}"
+    );
+}

@@ -21,6 +21,7 @@ use crate::audit::exhibit::Exhibit;
 use crate::audit::finding::{Fault, Finding, Reproduction};
 use crate::audit::format::Formats;
 use crate::kind::StopFlag;
+use crate::machine::machine_info;
 use compare::{Departure, compare};
 use trial::{Made, NoTrial, Trial};
 
@@ -66,6 +67,10 @@ impl Variation {
         }
     }
 }
+
+/// Of so many results that differ, the first of the pipeline, it is found out what they depend on: each has to be made
+/// several times more for that.
+const MOST_ISOLATED: usize = 3;
 
 /// What became of making results again.
 #[derive(Debug, Default)]
@@ -164,8 +169,11 @@ impl<'a> Reproducer<'a> {
             }
             self.try_all(trial, &left, &mut reproduced, &mut departures, findings);
         }
-        for (index, (trial, departed)) in &departures {
-            let cause = self.isolate(trial, *index, &mut reproduced);
+        for (position, (index, (trial, departed))) in departures.iter().enumerate() {
+            let cause = match position {
+                0..MOST_ISOLATED => self.isolate(trial, *index, &mut reproduced),
+                _ => trial.text(),
+            };
             self.tell_departures(*index, departed, &cause, findings);
             reproduced.files.retain(|(instance, _), _| instance != index);
         }
@@ -312,8 +320,33 @@ impl<'a> Reproducer<'a> {
                 _ => String::new(),
             };
             let message = format!("made again it differs, {cause}: {}{when}", departure.message);
-            findings.push(Finding::new(Fault::NotReproduced, message).of(&self.id(index)).in_file(&departure.file));
+            let finding = Finding::new(Fault::NotReproduced, message).of(&self.id(index)).in_file(&departure.file);
+            findings.push(match self.other_processor(index) {
+                Some(hint) => finding.hint(hint),
+                None => finding,
+            });
         }
+    }
+
+    /// Bits may depend on what the processor can do; says so if it can do something else than the one of the record.
+    fn other_processor(&self, index: usize) -> Option<String> {
+        let recorded = self.exhibits.iter().find(|exhibit| exhibit.index == index)?.recorded.as_ref()?;
+        let (then, now) = (&recorded.record.machine.cpu_features, machine_info().cpu_features);
+        let lacks = |has: &[String], other: &[String]| {
+            has.iter().filter(|feature| !other.contains(feature)).cloned().collect::<Vec<_>>()
+        };
+        let (missing, more) = (lacks(then, &now), lacks(&now, then));
+        if missing.is_empty() && more.is_empty() {
+            return None;
+        }
+        let listed =
+            |features: Vec<String>| if features.is_empty() { "nothing".to_owned() } else { features.join(", ") };
+        Some(format!(
+            "the recorded one was made on another processor (it had {} that this one lacks, and lacked {}), on which bits may \
+             depend: audit it on one of that kind, or with `SPDFLOW_SIMD`, or declare tolerances",
+            listed(missing),
+            listed(more)
+        ))
     }
 
     fn id(&self, index: usize) -> String {
