@@ -183,7 +183,7 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
 }
 
 /// Returns the digest and size of the bytes of a file of which nothing was read yet.
-fn digest_opened(mut file: &File) -> io::Result<(Digest, u64)> {
+pub(crate) fn digest_opened(mut file: &File) -> io::Result<(Digest, u64)> {
     let size_bytes = file.metadata()?.len();
     if size_bytes <= SMALL_BYTES {
         let bytes = read_opened(file, size_bytes)?;

@@ -5,11 +5,14 @@
 //! edited. What tells the two apart is the modification time, so somebody who sets that can make an edit look like rot,
 //! but neither look intact.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::blob::digest_file;
+use rustix::fs::OFlags;
+
+use crate::blob::digest_opened;
 use crate::record::unseal;
 use crate::{Cache, CacheError, Digest, Record, Stamp};
 
@@ -70,10 +73,17 @@ const SLACK_NANOSECONDS: i64 = 2_000_000_000;
 pub fn inspect_file(path: &Path, digest: &Digest, size_bytes: u64, made: Option<i64>) -> (FileState, u64) {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FileState::Missing,
+        // What it says of a link that is not to be followed.
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            FileState::Unreadable { reason: "it is not a file".to_owned() }
+        }
         _ => FileState::Unreadable { reason: error.to_string() },
     };
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata,
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags.bits() as i32).open(path);
+    let read = opened.and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = match read {
+        Ok((metadata, file)) if metadata.is_file() => (metadata, file),
         Ok(_) => return (FileState::Unreadable { reason: "it is not a file".to_owned() }, 0),
         Err(error) => return (unreadable(error), 0),
     };
@@ -87,7 +97,7 @@ pub fn inspect_file(path: &Path, digest: &Digest, size_bytes: u64, made: Option<
     if metadata.len() > size_bytes {
         return (wrong(), 0);
     }
-    match digest_file(path) {
+    match digest_opened(&file) {
         Ok((found, read)) if found == *digest => (FileState::Intact, read),
         Ok((_, read)) => (wrong(), read),
         Err(error) => (unreadable(error), 0),
@@ -157,7 +167,6 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
     use std::time::{Duration, SystemTime};
 

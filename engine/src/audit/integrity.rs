@@ -56,9 +56,7 @@ pub(super) fn check(subject: &Subject<'_>, exhibits: &[Exhibit], findings: &mut 
             output.map_or(finding.clone(), |output| finding.in_file(output))
         })
     }));
-    for exhibit in exhibits {
-        in_place(subject, exhibit, &mut files, findings);
-    }
+    files.extend(all_in_place(subject, exhibits, findings));
     // The largest first, so that none of the threads is left with it at the end.
     files.sort_by_key(|file| std::cmp::Reverse(file.size_bytes));
     let (next, size_bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -127,6 +125,25 @@ fn blobs<'a>(subject: &Subject<'_>, exhibits: &'a [Exhibit]) -> Vec<File<'a>> {
         }
     }
     files
+}
+
+/// Returns the files that lie in place, of all instances; several threads look into the folders.
+fn all_in_place<'a>(subject: &Subject<'_>, exhibits: &'a [Exhibit], findings: &mut Vec<Finding>) -> Vec<File<'a>> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let work = || {
+        while let Some((position, exhibit)) = take(exhibits, &next) {
+            let (mut files, mut findings) = (Vec::new(), Vec::new());
+            in_place(subject, exhibit, &mut files, &mut findings);
+            found.lock().unwrap_or_else(PoisonError::into_inner).insert(position, (files, findings));
+        }
+    };
+    on_threads(subject.threads, exhibits.len() / LEAST_EACH, &work);
+    let mut all = Vec::new();
+    for (files, more) in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+        all.extend(files);
+        findings.extend(more);
+    }
+    all
 }
 
 /// Adds the files that lie in the instance's place, if its result does.
