@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::run_folder::PINNED;
+use crate::lease::is_held;
+use crate::run_folder::{PINNED, RESULTS};
 use crate::verify::list;
 use crate::{Cache, CacheError, Digest, merkle};
 
@@ -22,6 +23,8 @@ const FORMAT: u32 = 1;
 pub(crate) const FOLDER: &str = "log";
 const LOG: &str = "runs.jsonl";
 const SIGNATURES: &str = "signatures";
+/// An empty file for each run that will be logged when it ends.
+const OPEN: &str = "open";
 /// The leaves, in a run's folder.
 pub const EVIDENCE: &str = "evidence.jsonl";
 
@@ -106,7 +109,37 @@ impl Cache {
         let line = line(&entry);
         let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data());
         written.map_err(CacheError::io("write", &path))?;
+        let _ = fs::remove_file(log.join(OPEN).join(run));
         Ok(Digest::of(line.as_bytes()))
+    }
+
+    /// Notes that a run will be logged when it ends, so that it is known if it does not get there.
+    ///
+    /// # Errors
+    /// [`CacheError`] if that cannot be noted.
+    pub fn open_in_log(&self, run: &str) -> Result<(), CacheError> {
+        let folder = self.log_folder().join(OPEN);
+        fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
+        let path = folder.join(run);
+        fs::write(&path, "").map_err(CacheError::io("create", &path))
+    }
+
+    /// Forgets the runs that were killed, or given up, before they were logged, and says whether there were any. What they
+    /// made is vouched for by nobody until another run relies on it and is logged.
+    ///
+    /// # Errors
+    /// [`CacheError`] if they cannot be looked for.
+    pub fn forget_unlogged(&self) -> Result<bool, CacheError> {
+        let folder = self.log_folder().join(OPEN);
+        let Ok(entries) = fs::read_dir(&folder) else { return Ok(false) };
+        let mut is_any = false;
+        for entry in entries.flatten() {
+            let results = self.root().join("runs").join(entry.file_name()).join(RESULTS);
+            if !is_held(&results)? {
+                is_any |= fs::remove_file(entry.path()).is_ok();
+            }
+        }
+        Ok(is_any)
     }
 
     /// Returns the lines of the log, the oldest first; none if there is no log.
@@ -127,7 +160,12 @@ impl Cache {
         }
         let parsed = |bytes: &[u8]| {
             let entry: LogEntry = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-            if entry.format == FORMAT { Ok(entry) } else { Err(format!("it has format {}", entry.format)) }
+            if entry.format != FORMAT {
+                return Err(format!("it has format {}", entry.format));
+            }
+            // Whoever reads it looks for files of these names in a folder of that name.
+            let wrong = [&entry.run].into_iter().chain(entry.files.keys()).find(|name| !is_name(name)).cloned();
+            wrong.map_or(Ok(entry), |name| Err(format!("`{name}` is not the name of a file")))
         };
         let line = |bytes: &[u8]| LogLine { digest: Digest::of(bytes), bytes: bytes.to_owned(), entry: parsed(bytes) };
         Ok(lines.into_iter().map(line).collect())
@@ -198,6 +236,10 @@ pub(crate) fn digests(folder: &Path) -> Result<BTreeMap<String, Digest>, CacheEr
         digests.insert(name, Digest::of(&bytes));
     }
     Ok(digests)
+}
+
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', '\0'])
 }
 
 fn line(value: &impl Serialize) -> String {
@@ -330,6 +372,36 @@ mod tests {
         for (number, pair) in log.windows(2).enumerate() {
             let next = pair[1].entry.as_ref().unwrap();
             assert_eq!((next.sequence, next.previous), (number as u64 + 1, Some(pair[0].digest)));
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_not_logged_is_known_once_its_process_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let folder = cache.create_run("20261121T225553Z").unwrap();
+        let lease = folder.lease(&cache).unwrap();
+        cache.open_in_log(folder.id()).unwrap();
+        assert!(!cache.forget_unlogged().unwrap(), "it is under way");
+        drop(lease);
+        assert!(cache.forget_unlogged().unwrap());
+        assert!(!cache.forget_unlogged().unwrap(), "once");
+        cache.open_in_log(folder.id()).unwrap();
+        cache.log_run(folder.id(), "2026-11-21T22:55:54Z", &[]).unwrap();
+        assert!(!cache.forget_unlogged().unwrap(), "it was logged");
+    }
+
+    #[test]
+    fn a_line_that_leads_elsewhere_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        logged(&cache, &[]);
+        let path = cache.log_folder().join(LOG);
+        let text = fs::read_to_string(&path).unwrap();
+        for (from, to) in [("20261121T225553Z", "../x"), ("journal.jsonl", "/dev/zero"), ("journal.jsonl", "..")] {
+            fs::write(&path, text.replace(from, to)).unwrap();
+            let entry = cache.run_log().unwrap()[0].entry.clone();
+            assert_eq!(entry, Err(format!("`{to}` is not the name of a file")));
         }
     }
 

@@ -56,7 +56,7 @@ pub struct RunSummary {
     pub failures: Vec<StageFailure>,
     /// How long it took.
     pub seconds: f64,
-    /// Whether it had work to do and so has a line in the log of runs.
+    /// Whether it has a line in the log of runs: it had work to do, or one before it was not logged.
     pub is_logged: bool,
 }
 
@@ -113,6 +113,11 @@ pub fn run(
     journal.write_plan(pipeline, &plan)?;
     // A run that finds everything in place does nothing that could be repeated.
     let is_repeatable = plan.steps.iter().any(|step| step.action != Action::Fresh);
+    // What a run made that was killed before it was logged is logged by the next one that relies on it.
+    let is_logged = is_repeatable | workspace.cache.forget_unlogged()?;
+    if is_logged {
+        workspace.cache.open_in_log(&run)?;
+    }
     if is_repeatable {
         workspace.cache.remove_old_temporaries();
         workspace.out.remove_leftovers();
@@ -170,12 +175,12 @@ pub fn run(
     let finished = Event::RunFinished { run: run.clone(), status, counts, seconds };
     journal.on_event(&finished);
     journal.finish(&finished)?;
-    if is_repeatable {
+    if is_logged {
         let results = results.iter().map(|result| (result.index, result.fingerprint, result.artifact));
         let evidence = evidence(pipeline, workspace, results.chain(given).collect())?;
         workspace.cache.log_run(&run, &now_text(), &evidence)?;
     }
-    Ok(RunSummary { run, status, results, failures, seconds, is_logged: is_repeatable })
+    Ok(RunSummary { run, status, results, failures, seconds, is_logged })
 }
 
 /// Returns what the log of runs says of results: those of them that there are, in the order of the pipeline.

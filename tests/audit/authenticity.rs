@@ -97,18 +97,56 @@ fn a_signature_must_be_of_the_line_and_of_somebody_who_may_sign() {
     let audited = place.audit(&["--level=4", "--no-run"]);
     let signer = audited.report["outputs"][0]["signers"][0].as_str().expect("text").to_owned();
     assert!(signer.starts_with("SHA256:"), "{signer}");
+    // A signature by somebody who may not sign is none, and takes nothing from the one beside it.
     let signers = fs::read_to_string(place.path("signers")).expect("the signers");
     place.make_key("mallory", "mallory@example.org");
-    fs::write(place.path("signers"), fs::read_to_string(place.path("signers")).expect("signers").replace(&signers, ""))
-        .expect("written");
+    let strangers = fs::read_to_string(place.path("signers")).expect("the signers").replace(&signers, "");
+    fs::write(place.path("signers"), strangers).expect("the signers");
+    let audited = place.audit(&SIGNED);
+    audited.assert_code(11);
+    let found = audited.found("");
+    assert_eq!((found.len(), found[0].0.as_str()), (1, "note"), "{found:?}");
+    assert!(found[0].1.contains("is none of those in `signers` that might sign then"), "{found:?}");
+    assert_eq!(audited.found("second")[0].0, "unsigned");
+    fs::write(place.path("signers"), &signers).expect("the signers");
+    assert_eq!(place.faulty(&["sign", "--key", "mallory.pub"]).code, Some(0), "a public key beside its private one");
+    let audited = place.audit(&SIGNED);
+    audited.assert_code(0);
+    assert_eq!(audited.report["outputs"][0]["signers"], serde_json::json!(["alice@example.org"]));
+    // A key counts for the time in which it was valid.
+    for (validity, code) in [("valid-before=\"20200101\"", 11), ("valid-after=\"20200101\"", 0)] {
+        fs::write(place.path("signers"), signers.replace(" ssh-", &format!(" {validity} ssh-"))).expect("the signers");
+        place.audit(&SIGNED).assert_code(code);
+    }
+}
+
+#[test]
+fn another_result_for_a_key_that_was_logged_is_told_whoever_signs_it_later() {
+    let place = Place::run(&SOUND.replace("fault = \"none\", seed", "fault = \"hash_order\", seed"));
+    place.audit(&SIGNED).assert_code(0);
+    let again = ["run", "p.toml", "--force=first[seed=1]", "--sign-key", "key", "--quiet"];
+    assert_eq!(place.faulty(&again).code, Some(0));
     let audited = place.audit(&SIGNED);
     audited.assert_code(14);
-    let found = audited.found("");
-    assert_eq!(found[0].0, "bad_signature", "{found:?}");
-    assert!(found[0].1.contains("is none of those in `signers`"), "{found:?}");
-    // A second signature beside it, by somebody who may.
-    fs::write(place.path("signers"), &signers).expect("the signers");
-    assert_eq!(place.faulty(&["sign", "--key", "key.pub"]).code, Some(0), "a public key beside its private one");
+    let found = audited.found("first[seed=1]");
+    assert_eq!(found[0].0, "changed_record", "{found:?}");
+    assert!(found[0].1.contains("for the same key"), "{found:?}");
+}
+
+#[test]
+fn what_a_run_made_that_was_killed_before_it_was_logged_is_logged_by_the_next() {
+    let place = Place::run(SOUND);
+    let run = place.last_run().id;
+    for name in ["runs.jsonl", "signatures"] {
+        let path = place.path(".spdflow/log").join(name);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("removed");
+    }
+    let not_logged = ("not_logged".to_owned(), "second".to_owned());
+    assert!(place.audit(&SIGNED).faults().contains(&not_logged));
+    fs::write(place.path(".spdflow/log/open").join(&run), "").expect("the mark of a run that is not logged yet");
+    let again = place.faulty(&["run", "p.toml", "--sign-key", "key", "--quiet"]);
+    again.assert(0, "", "");
+    place.audit(&SIGNED).assert_code(0);
 }
 
 #[test]

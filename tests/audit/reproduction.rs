@@ -113,6 +113,27 @@ fn a_stage_that_does_not_go_on_as_if_nothing_had_happened_depends_on_kills() {
 }
 
 #[test]
+fn a_description_that_is_never_the_same_is_a_difference_of_the_artifact() {
+    let messages = found("summary");
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].contains("`artifact.json`, `files[0].summary`"), "{messages:?}");
+}
+
+#[test]
+fn two_stages_of_one_key_are_made_again_together() {
+    // Whichever is chosen, the other must not be given: it is the same result.
+    let twins = SOUND.replace(
+        "[stage.second]",
+        "[stage.twin]\nuses = \"faulty\"\nparams = { fault = \"none\", seed = 1 }\n[stage.second]",
+    );
+    let place = Place::run(&twins);
+    let audited = place.audit(&["--level=3", "--sample=0%"]);
+    audited.assert_code(0);
+    let grades = ["first[seed=1]", "twin", "first[seed=2]", "second"].map(|instance| audited.grades(instance));
+    assert!(grades.contains(&"B".to_owned()) && grades.contains(&"C".to_owned()), "{grades:?}");
+}
+
+#[test]
 fn a_stage_that_writes_down_where_it_works_depends_on_that() {
     let messages = found("path");
     let expected = "made again it differs, it depends on the folder in which it is made, or on something else";

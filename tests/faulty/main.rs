@@ -35,6 +35,8 @@ enum Fault {
     Environment,
     /// It does not use its seed.
     IgnoresSeed,
+    /// It describes its file in other words each time.
+    Summary,
     /// It shows another number than it reports.
     Misquote,
     /// From some step on it adds up in another order than with one thread.
@@ -69,7 +71,7 @@ impl Kind for Faulty {
         let numbers: Vec<f32> = (0..1000_u32).map(|number| 1.0 / (number + 1) as f32 * seed.max(1) as f32).collect();
         let mut log = String::new();
         let value = match params.fault {
-            Fault::None | Fault::Misquote | Fault::IgnoresSeed => numbers.iter().sum(),
+            Fault::None | Fault::Misquote | Fault::IgnoresSeed | Fault::Summary => numbers.iter().sum(),
             Fault::HashOrder => {
                 let bits: HashSet<u32> = numbers.iter().map(|number| number.to_bits()).collect();
                 // Each number counts for as much as there is behind it, so that hardly two orders agree.
@@ -100,10 +102,14 @@ impl Kind for Faulty {
             }
         };
         let mut summary = Summary::default();
+        let described = match params.fault {
+            Fault::Summary => format!("made by process {}", std::process::id()),
+            _ => "what it made".to_owned(),
+        };
         let mut write = |name: &str, format: &str, text: String| {
             let path = context.out_dir.join(name);
             fs::write(&path, text).map_err(StageError::io("write", &path))?;
-            summary.file(name, format, "what it made");
+            summary.file(name, format, &described);
             Ok::<_, StageError>(())
         };
         let shown = if params.fault == Fault::Misquote { value + 1.0 } else { value };

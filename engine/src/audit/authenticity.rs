@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use spdflow_cache::{Cache, CacheError, Digest, EVIDENCE, Evidence, LogEntry, merkle};
+use spdflow_cache::{Cache, CacheError, Digest, EVIDENCE, Evidence, LogEntry, LogLine, merkle};
 
 use crate::audit::exhibit::Exhibit;
 use crate::audit::finding::{Fault, Finding};
@@ -64,11 +64,24 @@ pub(super) fn check(
                     Finding::new(Fault::ChangedRecord, message).of(id)
                 }
                 None => Finding::new(Fault::NotLogged, "no run has logged its record").of(id).hint(
-                    "an earlier spdflow made it, or the log was removed; `spdflow run --force` makes and logs it anew",
+                    "an earlier spdflow made it, or the log or the history of its run was removed; without its folder in \
+                     the results, `spdflow run` puts it there again and logs it as it is now",
                 ),
             });
             continue;
         };
+        // Whoever puts another result in its place and lets the next run rely on that has it logged, but not this one.
+        if let Some((position, other)) = leaves.iter().find(|(_, leaf)| leaf.artifact != record.artifact.digest) {
+            let message = format!(
+                "run `{}` has logged the artifact {} for the same key, run `{}` {}: it was made again and is not \
+                 reproducible, or somebody has put another in its place",
+                chain[*position].1.run,
+                other.artifact.short(),
+                chain[*first].1.run,
+                record.artifact.digest.short()
+            );
+            findings.push(Finding::new(Fault::ChangedRecord, message).of(id));
+        }
         let mut who: Vec<String> = signatures.range(first..).flat_map(|(_, signers)| signers.clone()).collect();
         who.sort();
         who.dedup();
@@ -83,14 +96,15 @@ pub(super) fn check(
 }
 
 /// Reads the lines and checks that each follows from the one before.
-fn read_chain(cache: &Cache, findings: &mut Vec<Finding>) -> Result<Vec<(Digest, LogEntry)>, CacheError> {
+fn read_chain(cache: &Cache, findings: &mut Vec<Finding>) -> Result<Vec<(LogLine, LogEntry)>, CacheError> {
     let file = cache.log_folder().join("runs.jsonl");
     let mut broken = |message: String| findings.push(Finding::new(Fault::BrokenLog, message).at(&file));
     let mut chain = Vec::new();
     let mut before: Option<Digest> = None;
     for (number, line) in cache.run_log()?.into_iter().enumerate() {
         let place = number + 1;
-        match line.entry {
+        let digest = line.digest;
+        match line.entry.clone() {
             Ok(entry) => {
                 if entry.previous != before {
                     broken(format!(
@@ -101,11 +115,11 @@ fn read_chain(cache: &Cache, findings: &mut Vec<Finding>) -> Result<Vec<(Digest,
                 } else if entry.sequence != number as u64 {
                     broken(format!("line {place} of the log of runs says that it is number {}", entry.sequence + 1));
                 }
-                chain.push((line.digest, entry));
+                chain.push((line, entry));
             }
             Err(reason) => broken(format!("line {place} of the log of runs cannot be read: {reason}")),
         }
-        before = Some(line.digest);
+        before = Some(digest);
     }
     Ok(chain)
 }
@@ -161,32 +175,36 @@ fn read_evidence(
 /// Returns the good signers of lines, by the position of the line.
 fn check_signatures(
     cache: &Cache,
-    chain: &[(Digest, LogEntry)],
+    chain: &[(LogLine, LogEntry)],
     signers: Option<&Path>,
     findings: &mut Vec<Finding>,
 ) -> Result<BTreeMap<usize, Vec<String>>, CacheError> {
-    let lines = cache.run_log()?;
-    for (file, line) in cache.signed_lines()? {
-        if !lines.iter().any(|known| Some(known.digest) == line) {
+    let lines: BTreeMap<Digest, usize> =
+        chain.iter().enumerate().map(|(position, (line, _))| (line.digest, position)).collect();
+    let mut good: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (file, digest) in cache.signed_lines()? {
+        // What is not named as a signature is none.
+        let Some(digest) = digest else { continue };
+        let Some(position) = lines.get(&digest).copied() else {
             let message =
                 "a signature belongs to a line that the log of runs does not have: lines were changed or removed";
             findings.push(Finding::new(Fault::BrokenLog, message).at(&file));
-        }
-    }
-    let mut good: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    for (position, (digest, entry)) in chain.iter().enumerate() {
-        for file in cache.signatures(digest)? {
-            let Some(line) = lines.iter().find(|line| line.digest == *digest) else { continue };
-            match signature::check(&file, &line.bytes, signers) {
-                Ok(Verdict::Good { signer }) => good.entry(position).or_default().push(signer),
-                Ok(Verdict::Bad { reason }) => {
-                    let message = format!("a signature of run `{}` is not good: {reason}", entry.run);
-                    findings.push(Finding::new(Fault::BadSignature, message).at(&file));
-                }
-                Err(error) => {
-                    let finding = Finding::new(Fault::CouldNotRun, error.to_string()).at(&file);
-                    findings.push(finding.hint(error.hint()));
-                }
+            continue;
+        };
+        let (line, entry) = &chain[position];
+        match signature::check(&file, &line.bytes, signers, &entry.time) {
+            Ok(Verdict::Good { signer }) => good.entry(position).or_default().push(signer),
+            Ok(Verdict::Stranger { reason }) => {
+                let message = format!("a signature of run `{}` does not count: {reason}", entry.run);
+                findings.push(Finding::new(Fault::Note, message).at(&file));
+            }
+            Ok(Verdict::Bad { reason }) => {
+                let message = format!("a signature of run `{}` is not good: {reason}", entry.run);
+                findings.push(Finding::new(Fault::BadSignature, message).at(&file));
+            }
+            Err(error) => {
+                let finding = Finding::new(Fault::CouldNotRun, error.to_string()).at(&file);
+                findings.push(finding.hint(error.hint()));
             }
         }
     }

@@ -96,7 +96,9 @@ fn check_one(
 
 /// Returns what the record says otherwise than the artifact's own `artifact.json`.
 fn manifest_problem(cache: &Cache, record: &Record) -> Option<String> {
-    let output = record.artifact.outputs.iter().find(|output| output.path == MANIFEST)?;
+    let Some(output) = record.artifact.outputs.iter().find(|output| output.path == MANIFEST) else {
+        return Some(format!("its record names no `{MANIFEST}`, which every artifact has"));
+    };
     let bytes = std::fs::read(cache.blob_path(&output.digest)).ok()?;
     if Digest::of(&bytes) != output.digest {
         // Level 1 tells that; what it says does not count.
@@ -190,7 +192,9 @@ fn misquoted(quotes: &[Quote], own: &[Metric], inputs: &[&Record]) -> Vec<String
                 // The digits shown are a rounding; the last bit of the recorded number may be either side of it. Files may
                 // hold single precision, of which the shortest digits are shown.
                 let slack = quote.precision + 4.0 * f64::EPSILON * value.abs();
-                let is_same_single = *value as f32 == quote.value as f32;
+                let single = quote.value as f32;
+                let is_single = f64::from(single) == quote.value || single.to_string() == quote.value.to_string();
+                let is_same_single = is_single && single.is_normal() && *value as f32 == single;
                 is_same_single || value.is_nan() && quote.value.is_nan() || (value - quote.value).abs() <= slack
             })
         };

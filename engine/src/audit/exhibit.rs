@@ -96,7 +96,7 @@ pub(super) fn collect(
             }
         }
         if exhibit.recorded.is_none() && !damaged {
-            find_earlier(subject, instance, &inputs, are_known, &mut exhibit, &mut known)?;
+            find_earlier(subject, instance, &inputs, are_known, &mut exhibit, &mut known, findings)?;
             match &exhibit.drift {
                 Some(drift) => findings.push(
                     Finding::new(Fault::Drift, format!("the pipeline has changed since this result: {drift}"))
@@ -159,13 +159,19 @@ fn find_earlier(
     are_known: bool,
     exhibit: &mut Exhibit,
     known: &mut BTreeMap<Digest, RecordState>,
+    findings: &mut Vec<Finding>,
 ) -> Result<(), CacheError> {
     let locked = subject.lock.and_then(|lock| Some(lock.stages.get(&exhibit.instance)?.fingerprint));
     for fingerprint in [subject.workspace.in_place(instance), locked].into_iter().flatten() {
-        let RecordState::Intact { record, digest, stamp } =
-            known_or_read(subject.workspace.cache, &fingerprint, known)?
-        else {
-            continue;
+        let cache = subject.workspace.cache;
+        let (record, digest, stamp) = match known_or_read(cache, &fingerprint, known)? {
+            RecordState::Intact { record, digest, stamp } => (record, digest, stamp),
+            RecordState::Missing => continue,
+            RecordState::Damaged { reason, is_truncated, stamp } => {
+                let id = &exhibit.instance;
+                findings.push(damaged_record(cache, id, &fingerprint, &reason, is_truncated, &stamp));
+                continue;
+            }
         };
         let Ok(before) = serde_json::from_value::<Preimage>(record.preimage.clone()) else { continue };
         let after = key(instance, inputs, &subject.target).preimage();

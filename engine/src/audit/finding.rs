@@ -218,9 +218,10 @@ pub enum Reproduction {
 
 /// Returns the grade of an output.
 ///
+/// `level` is up to which it was audited: below 2 it was not looked at whether it follows from what its record says.
 /// `faults` are those of what it is about and of everything it rests on; a missing signature is not one of them.
 #[must_use]
-pub fn grade(faults: &[Fault], reproduction: Option<Reproduction>, is_signed: bool) -> Grade {
+pub fn grade(level: u8, faults: &[Fault], reproduction: Option<Reproduction>, is_signed: bool) -> Grade {
     let worst = faults.iter().filter(|fault| **fault != Fault::Unsigned).map(|fault| fault.class()).max();
     match worst.unwrap_or(Class::Note) {
         Class::Challenge | Class::NotReproducible | Class::Authenticity | Class::Integrity => Grade::F,
@@ -228,6 +229,7 @@ pub fn grade(faults: &[Fault], reproduction: Option<Reproduction>, is_signed: bo
         Class::Note | Class::Drift => match reproduction {
             Some(Reproduction::Exact) if is_signed => Grade::A,
             Some(_) => Grade::B,
+            None if level < 2 => Grade::D,
             None => Grade::C,
         },
     }
@@ -240,14 +242,15 @@ mod tests {
     #[test]
     fn the_worst_fault_decides_and_a_missing_signature_costs_the_a() {
         use Reproduction::{Exact, Within};
-        assert_eq!(grade(&[], Some(Exact), true), Grade::A);
-        assert_eq!(grade(&[Fault::Unsigned], Some(Exact), false), Grade::B);
-        assert_eq!(grade(&[], Some(Within), true), Grade::B);
-        assert_eq!(grade(&[Fault::Note, Fault::Drift], None, true), Grade::C);
-        assert_eq!(grade(&[Fault::Drift, Fault::NotLogged], Some(Exact), true), Grade::D);
-        assert_eq!(grade(&[Fault::CouldNotRun], None, true), Grade::D);
-        assert_eq!(grade(&[Fault::NotLogged, Fault::Rotten], Some(Exact), true), Grade::F);
-        assert_eq!(grade(&[Fault::Challenged], Some(Exact), true), Grade::F);
+        assert_eq!(grade(4, &[], Some(Exact), true), Grade::A);
+        assert_eq!(grade(4, &[Fault::Unsigned], Some(Exact), false), Grade::B);
+        assert_eq!(grade(4, &[], Some(Within), true), Grade::B);
+        assert_eq!(grade(4, &[Fault::Note, Fault::Drift], None, true), Grade::C);
+        assert_eq!(grade(1, &[], None, true), Grade::D);
+        assert_eq!(grade(4, &[Fault::Drift, Fault::NotLogged], Some(Exact), true), Grade::D);
+        assert_eq!(grade(4, &[Fault::CouldNotRun], None, true), Grade::D);
+        assert_eq!(grade(4, &[Fault::NotLogged, Fault::Rotten], Some(Exact), true), Grade::F);
+        assert_eq!(grade(4, &[Fault::Challenged], Some(Exact), true), Grade::F);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Tolerance {
         }
         recorded == made
             || (recorded.is_nan() && made.is_nan())
-            || (made - recorded).abs() <= self.absolute + self.relative * recorded.abs()
+            || recorded.is_finite() && (made - recorded).abs() <= self.absolute + self.relative * recorded.abs()
     }
 }
 
@@ -227,6 +227,7 @@ mod tests {
         assert!(near.admits(10.0, 11.5) && !near.admits(10.0, 11.51));
         assert!(near.admits(f64::NAN, f64::NAN) && !near.admits(f64::NAN, 1.0) && !near.admits(1.0, f64::NAN));
         assert!(near.admits(f64::INFINITY, f64::INFINITY) && !near.admits(1.0, f64::INFINITY));
+        assert!(!near.admits(f64::INFINITY, 1.0) && !near.admits(f64::INFINITY, f64::NEG_INFINITY));
         assert!(Tolerance::EXACT.admits(0.0, 0.0) && !Tolerance::EXACT.admits(0.0, -0.0));
         assert!(Tolerance::EXACT.admits(f64::NAN, f64::NAN));
     }

@@ -180,7 +180,7 @@ fn look(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>, repairs: Ve
     }
     let challenge = options.against.filter(|_| level >= 5 || !options.repair);
     let challenge = challenge.map(|remote| challenge::check(remote, &exhibits, options.stop, &mut findings));
-    let outputs = verdicts(subject, &exhibits, &findings, &reproduced, &signed);
+    let outputs = verdicts(subject, level, &exhibits, &findings, &reproduced, &signed);
     // The order in which they were found among those that are equally bad.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.fault.class()));
     Ok(Audit {
@@ -199,16 +199,20 @@ fn look(subject: &Subject<'_>, scope: &Scope, options: &Options<'_>, repairs: Ve
 fn settle_other_builds(exhibits: &[Exhibit], reproduced: &reproduction::Reproduced, findings: &mut [Finding]) {
     for exhibit in exhibits {
         let Some(recorded) = &exhibit.recorded else { continue };
-        let mut outputs = recorded.record.artifact.outputs.iter();
-        if !outputs.all(|output| reproduced.files.contains_key(&(exhibit.index, output.path.clone()))) {
-            continue;
-        }
+        let outputs = recorded.record.artifact.outputs.iter();
+        let outcomes: Option<Vec<Reproduction>> =
+            outputs.map(|output| reproduced.files.get(&(exhibit.index, output.path.clone())).copied()).collect();
+        let Some(worst) = outcomes.and_then(|outcomes| outcomes.into_iter().max()) else { continue };
+        let made = match worst {
+            Reproduction::Exact => "this one makes the same",
+            Reproduction::Within => "this one makes the same within the tolerances",
+        };
         let own = findings.iter_mut().filter(|finding| {
             finding.fault == Fault::OtherBuild && finding.instance.as_deref() == Some(&exhibit.instance)
         });
         for finding in own {
             finding.fault = Fault::Note;
-            finding.message += "; this one makes the same";
+            finding.message += &format!("; {made}");
             finding.hint = None;
         }
     }
@@ -217,6 +221,7 @@ fn settle_other_builds(exhibits: &[Exhibit], reproduced: &reproduction::Reproduc
 /// Returns the verdict on each output: what is found of it, of its instance, of everything before that, and of the whole.
 fn verdicts(
     subject: &Subject<'_>,
+    level: u8,
     exhibits: &[Exhibit],
     findings: &[Finding],
     reproduced: &reproduction::Reproduced,
@@ -242,9 +247,9 @@ fn verdicts(
             let mut faults: Vec<Fault> = faults.collect();
             let signers = signed.signers.get(&exhibit.instance).cloned().unwrap_or_default();
             let outcome = reproduced.files.get(&(exhibit.index, output.path.clone())).copied();
-            let by_itself = grade(&faults, outcome, !signers.is_empty());
+            let by_itself = grade(level, &faults, outcome, !signers.is_empty());
             faults.extend(before.as_ref().map(|(fault, _)| *fault));
-            let grade = grade(&faults, outcome, !signers.is_empty());
+            let grade = grade(level, &faults, outcome, !signers.is_empty());
             verdicts.push(Verdict {
                 instance: exhibit.instance.clone(),
                 file: output.path.clone(),

@@ -33,7 +33,7 @@ impl SignatureError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoProgram(_) => "install OpenSSH 8.2 or later (Debian: `openssh-client`)",
+            Self::NoProgram(_) => "install OpenSSH 8.9 or later (Debian: `openssh-client`)",
             Self::Refused { .. } => "name a private key, or a public one whose private part is in the agent",
         }
     }
@@ -46,6 +46,11 @@ pub enum Verdict {
     Good {
         /// Who: `alice@example.org`, or `SHA256:…`.
         signer: String,
+    },
+    /// It is one of these bytes, but by somebody who may not sign, or not then.
+    Stranger {
+        /// Who, and why not.
+        reason: String,
     },
     /// It is not.
     Bad {
@@ -68,11 +73,12 @@ pub fn sign(key: &Path, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
     Err(SignatureError::Refused { key: key.to_owned(), reason: said(&output) })
 }
 
-/// Checks a signature of `message`; with a file of signers (`man ssh-keygen`, ALLOWED SIGNERS) also who made it.
+/// Checks a signature of `message`; with a file of signers (`man ssh-keygen`, ALLOWED SIGNERS) also whether who made it
+/// might sign at `time` (`2026-11-21T22:55:53Z`).
 ///
 /// # Errors
 /// [`SignatureError`] if `ssh-keygen` is missing.
-pub fn check(signature: &Path, message: &[u8], signers: Option<&Path>) -> Result<Verdict, SignatureError> {
+pub fn check(signature: &Path, message: &[u8], signers: Option<&Path>, time: &str) -> Result<Verdict, SignatureError> {
     let mut command = Command::new(PROGRAM);
     command.args(["-Y", "check-novalidate", "-n", NAMESPACE, "-s"]).arg(signature);
     let output = feed(&mut command, message)?;
@@ -84,27 +90,30 @@ pub fn check(signature: &Path, message: &[u8], signers: Option<&Path>) -> Result
     let key = text.split_whitespace().last().unwrap_or("an unknown key").to_owned();
     let Some(signers) = signers else { return Ok(Verdict::Good { signer: key }) };
 
+    // As it takes times: 20261121225553.
+    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+    let then = format!("-Overify-time={digits}");
     let mut command = Command::new(PROGRAM);
-    command.args(["-Y", "find-principals", "-s"]).arg(signature).arg("-f").arg(signers);
+    command.args(["-Y", "find-principals", &then, "-s"]).arg(signature).arg("-f").arg(signers);
     let output = feed(&mut command, &[])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let Some(principal) = text.lines().next().filter(|_| output.status.success()) else {
-        let reason = format!("the key {key} is none of those in `{}`", signers.display());
-        return Ok(Verdict::Bad { reason });
+        let reason = format!("its key {key} is none of those in `{}` that might sign then", signers.display());
+        return Ok(Verdict::Stranger { reason });
     };
     let mut command = Command::new(PROGRAM);
-    command.args(["-Y", "verify", "-n", NAMESPACE, "-I", principal, "-f"]).arg(signers).arg("-s").arg(signature);
+    command.args(["-Y", "verify", &then, "-n", NAMESPACE, "-I", principal, "-f"]).arg(signers).arg("-s").arg(signature);
     let output = feed(&mut command, message)?;
     Ok(if output.status.success() {
         Verdict::Good { signer: principal.to_owned() }
     } else {
-        Verdict::Bad { reason: said(&output) }
+        Verdict::Stranger { reason: said(&output) }
     })
 }
 
 fn feed(command: &mut Command, input: &[u8]) -> Result<Output, SignatureError> {
     // The words it is understood by are English.
-    command.env("LC_ALL", "C").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("LC_ALL", "C").env("TZ", "UTC").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(SignatureError::NoProgram)?;
     if let Some(mut pipe) = child.stdin.take() {
         // One that refuses does not read to the end.

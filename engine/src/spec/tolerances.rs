@@ -40,11 +40,13 @@ pub(super) fn tolerances(stage: &str, entries: &Entries, mistakes: &mut Mistakes
                 continue;
             }
             None => match entry.value.decode_all::<Written>() {
-                Ok(Written { absolute, relative }) if absolute >= 0.0 && relative >= 0.0 => {
+                Ok(Written { absolute, relative })
+                    if [absolute, relative].iter().all(|part| (0.0..f64::INFINITY).contains(part)) =>
+                {
                     Allowed::Within(Tolerance { absolute, relative })
                 }
                 Ok(_) => {
-                    let message = format!("{what}: a tolerance cannot be below 0");
+                    let message = format!("{what}: a tolerance is a number of at least 0");
                     mistakes.push(Diagnostic::new(message).at(entry.place()));
                     continue;
                 }

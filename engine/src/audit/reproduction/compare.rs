@@ -1,10 +1,8 @@
 //! Compares a result that was made again with the recorded one, file by file.
 
-use std::path::PathBuf;
+use spdflow_cache::{Cache, Output, Record};
 
-use spdflow_cache::{Cache, Metric, Output, Record};
-
-use crate::artifact::{MANIFEST, Manifest};
+use crate::artifact::MANIFEST;
 use crate::audit::finding::Reproduction;
 use crate::audit::format::Tolerance;
 use crate::audit::reproduction::Reproducer;
@@ -17,6 +15,8 @@ pub(super) struct Compared {
     pub(super) files: Vec<(String, Reproduction)>,
     /// Those that are not.
     pub(super) departures: Vec<Departure>,
+    /// What is worth knowing of those that are.
+    pub(super) notes: Vec<String>,
 }
 
 /// A file that is not as it should be.
@@ -35,8 +35,9 @@ pub(super) fn compare(reproducer: &Reproducer<'_>, index: usize, made: &Record, 
     let Some(recorded) = exhibit.and_then(|exhibit| exhibit.recorded.as_ref()) else { return Compared::default() };
     let audited = reproducer.subject.workspace.cache;
     let mut compared = Compared::default();
+    let mut departures = Vec::new();
     let mut depart = |file: &str, message: String, step| {
-        compared.departures.push(Departure { file: file.to_owned(), message, step });
+        departures.push(Departure { file: file.to_owned(), message, step });
     };
     let find = |outputs: &[Output], path: &str| outputs.iter().find(|output| output.path == path).cloned();
     let outputs = &recorded.record.artifact.outputs;
@@ -57,9 +58,15 @@ pub(super) fn compare(reproducer: &Reproducer<'_>, index: usize, made: &Record, 
         }
         let [left, right] = [audited.blob_path(&before.digest), cache.blob_path(&after.digest)];
         if path == MANIFEST {
-            match manifests(instance, &left, &right) {
-                None => compared.files.push((path.clone(), Reproduction::Within)),
-                Some(message) => depart(path, message, None),
+            // The digests and sizes of files do not count here: the files are compared themselves.
+            let format = reproducer.formats.get(MANIFEST);
+            match format.compare(&left, &right, manifest_tolerance(instance)) {
+                Ok(None) => compared.files.push((path.clone(), Reproduction::Within)),
+                Ok(Some(difference)) if difference.is_within => {
+                    compared.files.push((path.clone(), Reproduction::Within));
+                }
+                Ok(Some(difference)) => depart(path, format!("`{path}`, {difference}"), None),
+                Err(unreadable) => depart(path, format!("`{path}`, {unreadable}"), None),
             }
             continue;
         }
@@ -72,54 +79,36 @@ pub(super) fn compare(reproducer: &Reproducer<'_>, index: usize, made: &Record, 
         };
         match reproducer.formats.get(&before.format).compare(&left, &right, tolerance) {
             // The same pixels in other bytes.
-            Ok(None) => compared.files.push((path.clone(), Reproduction::Within)),
+            Ok(None) => {
+                compared.notes.push(format!("made again, `{path}` holds the same in other bytes"));
+                compared.files.push((path.clone(), Reproduction::Within));
+            }
             Ok(Some(difference)) if difference.is_within => compared.files.push((path.clone(), Reproduction::Within)),
             Ok(Some(difference)) => depart(path, format!("`{path}`, {difference}"), difference.step),
             Err(unreadable) => depart(path, format!("`{path}`, {unreadable}"), None),
         }
     }
     // That the manifest names other digests only says what the files say themselves.
-    if compared.departures.len() > 1 {
-        compared.departures.retain(|departure| departure.file != MANIFEST);
+    if departures.len() > 1 {
+        departures.retain(|departure| departure.file != MANIFEST);
     }
+    compared.departures = departures;
     compared
 }
 
-/// Compares what two artifacts say of themselves, but for the digests and sizes of their files, which are compared.
-fn manifests(instance: &Instance, recorded: &PathBuf, made: &PathBuf) -> Option<String> {
-    let read = |path: &PathBuf| {
-        let bytes = std::fs::read(path).map_err(|error| format!("`{MANIFEST}` cannot be read: {error}"))?;
-        serde_json::from_slice::<Manifest>(&bytes).map_err(|error| format!("`{MANIFEST}` cannot be read: {error}"))
+/// Returns how far the numbers in an artifact's description of itself may depart: as far as those of any file, unless
+/// something is said of it. That a file may be any other says nothing about them.
+fn manifest_tolerance(instance: &Instance) -> Tolerance {
+    let within = |allowed| match allowed {
+        Allowed::Within(tolerance) => Some(tolerance),
+        Allowed::Anything => None,
     };
-    let (before, after) = match (read(recorded), read(made)) {
-        (Ok(before), Ok(after)) => (before, after),
-        (Err(reason), _) | (_, Err(reason)) => return Some(reason),
-    };
-    let says = instance.tolerances.iter().any(|tolerance| tolerance.files == MANIFEST);
-    // Unless it is said of itself, numbers may depart as far as those of any file may.
-    let tolerances = instance.tolerances.iter().map(|tolerance| tolerance.allowed);
-    let widest = if says { Some(instance.allowed(MANIFEST)) } else { tolerances.reduce(wider) };
-    let tolerance = match widest {
-        Some(Allowed::Anything) => return None,
-        Some(Allowed::Within(tolerance)) => tolerance,
-        None => Tolerance::EXACT,
-    };
-    let near = |(left, right): (&Metric, &Metric)| left.name == right.name && tolerance.admits(left.value, right.value);
-    if before.metrics.len() != after.metrics.len() {
-        return Some(format!("it has {} metrics, now {}", before.metrics.len(), after.metrics.len()));
+    if let Some(said) = instance.tolerances.iter().find(|tolerance| tolerance.files == MANIFEST) {
+        return within(said.allowed).unwrap_or(Tolerance { absolute: f64::MAX, relative: 0.0 });
     }
-    let pairs = || before.metrics.iter().zip(&after.metrics);
-    pairs()
-        .find(|pair| !near(*pair))
-        .map(|(left, right)| format!("metric `{}` {}, now `{}` {}", left.name, left.value, right.name, right.value))
-}
-
-fn wider(left: Allowed, right: Allowed) -> Allowed {
-    match (left, right) {
-        (Allowed::Within(left), Allowed::Within(right)) => Allowed::Within(Tolerance {
-            absolute: left.absolute.max(right.absolute),
-            relative: left.relative.max(right.relative),
-        }),
-        _ => Allowed::Anything,
-    }
+    let tolerances = instance.tolerances.iter().filter_map(|tolerance| within(tolerance.allowed));
+    tolerances.fold(Tolerance::EXACT, |widest, tolerance| Tolerance {
+        absolute: widest.absolute.max(tolerance.absolute),
+        relative: widest.relative.max(tolerance.relative),
+    })
 }

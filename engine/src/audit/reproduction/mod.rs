@@ -218,6 +218,12 @@ impl<'a> Reproducer<'a> {
                     continue;
                 };
                 let departed = compare(self, *index, record, &made.cache);
+                for note in departed.notes {
+                    let finding = Finding::new(Fault::Note, note).of(&self.id(*index));
+                    if !findings.contains(&finding) {
+                        findings.push(finding);
+                    }
+                }
                 for (path, outcome) in departed.files {
                     let known = reproduced.files.entry((*index, path)).or_insert(outcome);
                     *known = (*known).max(outcome);

@@ -4,15 +4,16 @@
 //! folder, number of threads, hash seeds) is varied as it is in life. Results that are not made again are copied into the
 //! trial's cache; nothing is ever linked to the audited one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{Cache, CacheError, Record, RecordState};
+use spdflow_cache::{Cache, CacheError, Digest, Record, RecordState};
 
 use crate::audit::exhibit::Exhibit;
 use crate::audit::reproduction::{Reproducer, Variation};
@@ -107,7 +108,8 @@ impl Reproducer<'_> {
         let file =
             recipe.lay_out_bytes(&bytes, &place("files")).map_err(|error| NoTrial { reason: error.to_string() })?;
         let cache = Cache::open(&place("cache"))?;
-        self.import_inputs(chosen, &cache)?;
+        let chosen = &self.with_twins(chosen);
+        let imported = self.import_inputs(chosen, &cache)?;
         let mut kills = 0;
         if trial.kills {
             kills = self.run_and_kill(trial, chosen, &file, &folder)?;
@@ -115,7 +117,10 @@ impl Reproducer<'_> {
         let failures = self.run(trial, chosen, &file, &folder)?;
         let mut records = BTreeMap::new();
         for exhibit in self.exhibits.iter().filter(|exhibit| chosen.contains(&exhibit.index)) {
-            let Some(recorded) = &exhibit.recorded else { continue };
+            // What was copied here was not made here.
+            let made_here =
+                exhibit.recorded.as_ref().filter(|recorded| !imported.contains(&recorded.record.fingerprint));
+            let Some(recorded) = made_here else { continue };
             if let RecordState::Intact { record, .. } = cache.inspect_record(&recorded.record.fingerprint)? {
                 records.insert(exhibit.index, record);
             }
@@ -139,8 +144,20 @@ impl Reproducer<'_> {
         Ok(folder)
     }
 
-    /// Copies the recorded results that the chosen instances take but that are not made again.
-    fn import_inputs(&self, chosen: &[usize], into: &Cache) -> Result<(), NoTrial> {
+    /// Returns the chosen instances with those of the same key: one result cannot be made again and be given.
+    fn with_twins(&self, chosen: &[usize]) -> Vec<usize> {
+        let key = |index: usize| self.exhibits.iter().find(|exhibit| exhibit.index == index).and_then(Exhibit::key);
+        let keys: BTreeSet<Digest> = chosen.iter().filter_map(|index| key(*index)).collect();
+        let is_meant = |exhibit: &&Exhibit| {
+            chosen.contains(&exhibit.index)
+                || exhibit.is_current() && exhibit.key().is_some_and(|fingerprint| keys.contains(&fingerprint))
+        };
+        self.exhibits.iter().filter(is_meant).map(|exhibit| exhibit.index).collect()
+    }
+
+    /// Copies the recorded results that the chosen instances take but that are not made again, and returns their keys.
+    fn import_inputs(&self, chosen: &[usize], into: &Cache) -> Result<BTreeSet<Digest>, NoTrial> {
+        let mut imported = BTreeSet::new();
         let pipeline = self.subject.pipeline;
         let mut needed: Vec<usize> = chosen.iter().flat_map(|index| pipeline.instances[*index].parents()).collect();
         needed.retain(|index| !chosen.contains(index));
@@ -163,8 +180,9 @@ impl Reproducer<'_> {
             into.import(from, &recorded.record).map_err(|error| NoTrial {
                 reason: format!("the recorded result of `{}` cannot be used: {error}", pipeline.instances[index].id),
             })?;
+            imported.insert(recorded.record.fingerprint);
         }
-        Ok(())
+        Ok(imported)
     }
 
     /// Runs the program to its end, and returns why instances failed.
@@ -175,27 +193,42 @@ impl Reproducer<'_> {
         file: &Path,
         folder: &Path,
     ) -> Result<BTreeMap<usize, String>, NoTrial> {
-        let mut child = self.start(trial, chosen, file, folder)?;
+        let mut child = self.start(trial, chosen, file, folder, Stdio::piped())?;
         let mut failures = BTreeMap::new();
         let mut first = None;
         let stdout = child.stdout.take().expect("it was asked for");
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-            let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-            match event["event"].as_str() {
-                Some("failed") => {
-                    let instance = text("instance");
-                    let index =
-                        self.subject.pipeline.instances.iter().position(|other| other.id.to_string() == instance);
-                    failures.extend(index.map(|index| (index, text("message"))));
+        let has_ended = AtomicBool::new(false);
+        let process = rustix::process::Pid::from_child(&child);
+        std::thread::scope(|scope| {
+            // Who asks the audit to stop does not want to wait for what a long stage has to say next.
+            let watch = || {
+                while !has_ended.load(Ordering::Acquire) {
+                    if self.stop.is_raised() {
+                        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
                 }
-                Some("error") => first = first.or_else(|| Some(text("message"))),
-                _ => {}
+            };
+            let _ = std::thread::Builder::new().name("watch".to_owned()).spawn_scoped(scope, watch);
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+                match event["event"].as_str() {
+                    Some("failed") => {
+                        let instance = text("instance");
+                        let index =
+                            self.subject.pipeline.instances.iter().position(|other| other.id.to_string() == instance);
+                        failures.extend(index.map(|index| (index, text("message"))));
+                    }
+                    Some("error") => {
+                        first.get_or_insert_with(|| text("message"));
+                    }
+                    _ => {}
+                }
             }
-            if self.stop.is_raised() {
-                let _ = child.kill();
-            }
-        }
+            has_ended.store(true, Ordering::Release);
+        });
         let status =
             child.wait().map_err(|error| NoTrial { reason: format!("the trial cannot be waited for: {error}") })?;
         if self.stop.is_raised() {
@@ -217,9 +250,10 @@ impl Reproducer<'_> {
         let recorded = self.exhibits.iter().filter(|exhibit| chosen.contains(&exhibit.index));
         let seconds: f64 = recorded.filter_map(|exhibit| Some(exhibit.recorded.as_ref()?.record.times.seconds)).sum();
         let mut kills = 0;
-        let mut expected = seconds.max(0.02);
+        // A record may say anything.
+        let mut expected = if seconds.is_finite() { seconds.clamp(0.02, 1e6) } else { 0.02 };
         for attempt in 0..2 * MOST {
-            let mut child = self.start(trial, chosen, file, folder)?;
+            let mut child = self.start(trial, chosen, file, folder, Stdio::null())?;
             let begin = Instant::now();
             // Not before the program can have begun, and rather before the end than after it.
             let wait = Duration::from_secs_f64(0.02 + expected * (0.1 + 0.5 * self.random(attempt)));
@@ -253,7 +287,14 @@ impl Reproducer<'_> {
         Ok(kills)
     }
 
-    fn start(&self, trial: &Trial, chosen: &[usize], file: &Path, folder: &Path) -> Result<Child, NoTrial> {
+    fn start(
+        &self,
+        trial: &Trial,
+        chosen: &[usize],
+        file: &Path,
+        folder: &Path,
+        events: Stdio,
+    ) -> Result<Child, NoTrial> {
         let failed = |what: &str, error: std::io::Error| NoTrial { reason: format!("cannot {what}: {error}") };
         let mut words: Vec<OsString> = vec!["--json".into(), "run".into(), file.into()];
         words.extend(self.subject.arguments.iter().map(Into::into));
@@ -265,6 +306,8 @@ impl Reproducer<'_> {
         words.push(format!("--threads={}", trial.threads.unwrap_or(self.subject.threads)).into());
         // One after another, so that the order is the only thing about time that can matter.
         words.extend(["--jobs=1".into(), "--checkpoint-seconds=1".into(), "--keep-going".into()]);
+        // Whatever variables the pipeline looks at, nothing is taken from elsewhere instead of being made.
+        words.push("--remote=".into());
         words.extend(trial.reversed.then(|| "--order=reversed".into()));
         let mut command = if trial.other_environment {
             let mut shell = Command::new("sh");
@@ -273,7 +316,7 @@ impl Reproducer<'_> {
         } else {
             Command::new(&self.program)
         };
-        command.args(words).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(words).current_dir(folder).stdin(Stdio::null()).stdout(events);
         // What would take results from elsewhere, or leave a mark there. What bits depend on stays: `SPDFLOW_SIMD`.
         for name in ["SPDFLOW_CACHE", "SPDFLOW_REMOTE", "SPDFLOW_SIGNING_KEY", "SPDFLOW_SIGNERS"] {
             command.env_remove(name);

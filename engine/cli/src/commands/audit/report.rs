@@ -71,12 +71,9 @@ impl<'a> Report<'a> {
         let mut document = serde_json::to_value(self.audit).expect("an audit is plain data");
         document["subject"] = self.what.clone().into();
         document["exit"] = self.exit.code().into();
-        for finding in document["findings"].as_array_mut().into_iter().flatten() {
-            let class =
-                self.audit.findings.iter().find(|known| Some(known.fault.word().as_str()) == finding["fault"].as_str());
-            if let Some(class) = class {
-                finding["class"] = serde_json::to_value(class.fault.class()).expect("a class is plain data");
-            }
+        let findings = document["findings"].as_array_mut().into_iter().flatten();
+        for (finding, known) in findings.zip(&self.audit.findings) {
+            finding["class"] = serde_json::to_value(known.fault.class()).expect("a class is plain data");
         }
         document
     }

@@ -132,7 +132,9 @@ fn last_run(args: &AuditArgs, scratch: &Scratch) -> Result<Found, Failure> {
 
 /// Returns a run's pipeline from the texts that it kept.
 fn run(args: &AuditArgs, cache: Cache, id: &str, stages: &[String], scratch: &Scratch) -> Result<Found, Failure> {
-    let folder = cache.root().join("runs").join(id);
+    // A record may name any run.
+    let known = cache.runs()?.into_iter().find(|run| run.id == id);
+    let folder = known.map_or_else(|| cache.root().join("runs").join(id.replace('/', "_")), |run| run.path);
     let recipe = Recipe::read(&folder)?;
     let file = recipe.lay_out(&folder, &scratch.folder().join("pipeline"))?;
     let words = ["spdflow".to_owned(), "run".to_owned(), file.display().to_string()];
