@@ -64,8 +64,8 @@ pub(super) fn check(
                     Finding::new(Fault::ChangedRecord, message).of(id)
                 }
                 None => Finding::new(Fault::NotLogged, "no run has logged its record").of(id).hint(
-                    "an earlier spdflow made it, or the log or the history of its run was removed; without its folder in \
-                     the results, `spdflow run` puts it there again and logs it as it is now",
+                    "an earlier spdflow made it, or the log or the history of its run was removed; delete its folder of \
+                     results, and `spdflow run` puts it back and logs it as it is now",
                 ),
             });
             continue;
