@@ -15,16 +15,17 @@ mod replay;
 mod schedule;
 pub(crate) mod simulate;
 mod stage;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use spdflow_cache::{CacheError, Digest, Evidence, MachineInfo, Metric};
+use spdflow_cache::{Digest, MachineInfo};
 
 use crate::capacity::Capacity;
 use crate::error::RunError;
-use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome, RunStatus};
+use crate::event::{EVENT_SCHEMA, Event, Listener, Outcome};
 use crate::executor::Executor;
 use crate::expectation::Expectation;
 use crate::kind::NumericTarget;
@@ -42,40 +43,8 @@ pub use recipe::{Part, Recipe, RecipeError};
 use schedule::{Done, Schedule, State};
 pub use stage::StageFailure;
 use stage::{End, Job, Session};
-
-/// What became of a run.
-#[derive(Debug)]
-pub struct RunSummary {
-    /// Its id in the cache.
-    pub run: String,
-    /// How it ended.
-    pub status: RunStatus,
-    /// Each instance in scope, in the order of the pipeline.
-    pub results: Vec<InstanceResult>,
-    /// The stages that failed.
-    pub failures: Vec<StageFailure>,
-    /// How long it took.
-    pub seconds: f64,
-    /// Whether it has a line in the log of runs: it had work to do, or one before it was not logged.
-    pub is_logged: bool,
-}
-
-/// What became of one instance.
-#[derive(Debug, Clone)]
-pub struct InstanceResult {
-    /// Its index in the pipeline.
-    pub index: usize,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub seconds: f64,
-    /// The first of its metrics.
-    pub headline: Option<Metric>,
-    /// The digest of its artifact, if it has one.
-    pub artifact: Option<Digest>,
-    /// Its fingerprint, if its inputs became known.
-    pub fingerprint: Option<Digest>,
-}
+pub use summary::{InstanceResult, RunSummary};
+use summary::{evidence, result, results, status};
 
 /// How often a lost result is made again before the disk is blamed.
 const REDO_LIMIT: u32 = 3;
@@ -183,24 +152,6 @@ pub fn run(
     Ok(RunSummary { run, status, results, failures, seconds, is_logged })
 }
 
-/// Returns what the log of runs says of results: those of them that there are, in the order of the pipeline.
-fn evidence(
-    pipeline: &Pipeline,
-    workspace: &Workspace<'_>,
-    mut results: Vec<(usize, Option<Digest>, Option<Digest>)>,
-) -> Result<Vec<Evidence>, CacheError> {
-    results.sort_unstable_by_key(|(index, ..)| *index);
-    let mut evidence = Vec::with_capacity(results.len());
-    for (index, fingerprint, artifact) in results {
-        let (Some(fingerprint), Some(artifact)) = (fingerprint, artifact) else { continue };
-        // Whoever deletes a record while the run ends takes its place in the log with it.
-        let Some(record) = workspace.cache.record_digest(&fingerprint)? else { continue };
-        let instance = pipeline.instances[index].id.to_string();
-        evidence.push(Evidence { instance, fingerprint, artifact, record });
-    }
-    Ok(evidence)
-}
-
 /// Returns the results of a plan that found all of them in place.
 fn in_place(session: &Session<'_>, plan: Plan) -> Vec<InstanceResult> {
     for (index, message) in plan.warnings {
@@ -227,41 +178,6 @@ fn work_off(
         journal.with_folder(|folder| replay::write_results(folder, session.pipeline, &states))?;
     }
     Ok((results(states), failures))
-}
-
-fn result(index: usize, done: Done) -> InstanceResult {
-    InstanceResult {
-        index,
-        outcome: done.outcome,
-        seconds: done.seconds,
-        headline: done.known.headline,
-        artifact: Some(done.known.artifact),
-        fingerprint: Some(done.fingerprint),
-    }
-}
-
-fn results(states: Vec<State>) -> Vec<InstanceResult> {
-    let result = |(index, state)| match state {
-        State::OutOfScope | State::Given(_) => None,
-        State::Done(done) => Some(result(index, done)),
-        State::Ended(outcome, seconds) => {
-            Some(InstanceResult { index, outcome, seconds, headline: None, artifact: None, fingerprint: None })
-        }
-        State::Waiting(_) | State::Ready | State::Busy(_) => panic!("instance {index} was left {state:?}"),
-    };
-    states.into_iter().enumerate().filter_map(result).collect()
-}
-
-fn status(results: &[InstanceResult], keep_going: bool) -> RunStatus {
-    let any = |outcome| results.iter().any(|result| result.outcome == outcome);
-    match (any(Outcome::Failed), any(Outcome::Interrupted)) {
-        (_, true) => RunStatus::Interrupted,
-        (true, _) if keep_going => RunStatus::SomeFailed,
-        (true, _) => RunStatus::Failed,
-        // Without a failure only a stop leaves instances untried.
-        (false, _) if any(Outcome::Skipped) => RunStatus::Interrupted,
-        (false, _) => RunStatus::Done,
-    }
 }
 
 struct Runner<'a> {
