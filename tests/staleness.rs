@@ -229,3 +229,34 @@ fn a_plan_says_that_what_follows_a_change_may_run() {
     let words: Vec<_> = plan["stages"].as_array().expect("stages").iter().map(|stage| &stage["plan"]).collect();
     assert_eq!(words, ["fresh", "run", "maybe"]);
 }
+
+#[test]
+fn a_figure_is_drawn_anew_when_what_it_calls_its_inputs_changes_and_not_when_a_stage_is_renamed() {
+    let figures = "\n[stage.figures]\nuses = \"plot\"\ninputs = { decompositions = { from = \"decompose\", over = [\"seed\"] } }\n";
+    let text = crate::support::runs::PIPELINE.to_owned() + figures;
+    let bench = crate::support::Bench::new().file("small.toml", &text);
+    let run = |text: &str| {
+        fs::write(bench.path().join("small.toml"), text).expect("the pipeline");
+        let outcome = bench.run(&["run", "small.toml", "-v"]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let row = outcome.stdout.lines().find(|line| line.starts_with("figures ")).expect("the figures").to_owned();
+        let shown = fs::read_to_string(bench.path().join("out/small/figures/summary.json")).expect("the summary");
+        (row.contains(" ran "), shown)
+    };
+    let (ran, first) = run(&text);
+    assert!(ran && first.contains("\"seed = 1\""), "{first}");
+    let renamed = text
+        .replace("decompose]", "split]")
+        .replace("stage.decompose.", "stage.split.")
+        .replace("\"decompose\"", "\"split\"");
+    assert!(renamed.contains("[stage.split]"));
+    assert_eq!(run(&renamed), (false, first));
+    // The same decompositions on an axis of another name.
+    let other = text
+        .replace("seed = [0, 1]", "draw = [0, 1]")
+        .replace("matrix = [\"seed\"]", "matrix = [\"draw\"]")
+        .replace("${seed}", "${draw}")
+        .replace("over = [\"seed\"]", "over = [\"draw\"]");
+    let (ran, shown) = run(&other);
+    assert!(ran && shown.contains("\"draw = 1\""), "{shown}");
+}

@@ -63,6 +63,10 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether the processes of a run compute it together, if there are several ([`StageContext::world`]).
     const USES_RANKS: bool = false;
 
+    /// The slots of which it matters what tells their artifacts apart. The kind has a parameter `labels`, a table that holds
+    /// for each of these slots a list of texts; where a pipeline gives none, it gets the values of the axes.
+    const LABELLED: &'static [&'static str] = &[];
+
     /// Returns what is wrong with parameters that have the right types, each at its path.
     fn validate(params: &Self::Params) -> Vec<ParamIssue> {
         let _ = params;
@@ -125,6 +129,11 @@ pub trait StageKind: Send + Sync {
         false
     }
 
+    /// Returns the slots of which it matters what tells their artifacts apart ([`Kind::LABELLED`]).
+    fn labelled(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns the parameters with every default filled in and every number in its canonical type.
     ///
     /// # Errors
@@ -162,6 +171,10 @@ impl<K: Kind> StageKind for Typed<K> {
 
     fn uses_ranks(&self) -> bool {
         K::USES_RANKS
+    }
+
+    fn labelled(&self) -> &'static [&'static str] {
+        K::LABELLED
     }
 
     fn resolve(&self, params: &Value) -> Result<Value, Vec<DecodeError>> {
@@ -333,11 +346,12 @@ impl StopFlag {
 /// An artifact of another stage, as a running stage sees it.
 #[derive(Debug, Clone)]
 pub struct InputArtifact {
-    /// The instance that made it, for titles and messages: `decompose[seed=0]`.
+    /// The instance that made it, for messages: `decompose[seed=0]`. Nothing of it may get into a file, since it is no part
+    /// of the key; what may is in `labels` ([`Kind::LABELLED`]).
     pub instance: String,
     /// The kind that made it: `decompose.spd`.
     pub kind: String,
-    /// The axis values of that instance, by axis name.
+    /// The axis values of that instance, by axis name; for messages as well.
     pub axes: BTreeMap<String, String>,
     /// The digest of the whole artifact.
     pub digest: Digest,

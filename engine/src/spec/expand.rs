@@ -16,7 +16,7 @@ use crate::kind::StageKind;
 use crate::outside::{Outside, OutsideFiles, Seen};
 use crate::params::Params;
 use crate::pipeline::{Instance, InstanceId, Source};
-use crate::value::{DecodeError, Value};
+use crate::value::{Data, DecodeError, Entry, Value};
 
 /// How many instances a pipeline may have: a bound against matrices that multiply by accident.
 const MAX_INSTANCES: usize = 1_000_000;
@@ -102,11 +102,14 @@ pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mist
                 .into_iter()
                 .map(|(axis, value)| (axis.to_owned(), value.text.clone()))
                 .collect();
+            let inputs: BTreeMap<String, Vec<usize>> =
+                slots.iter().map(|slot| (slot.name.clone(), slot.instances(&coordinates))).collect();
+            let params = labelled(params, kind.labelled(), &inputs, &instances);
             instances.push(Instance {
                 id: InstanceId { stage: spec.name.clone(), axes },
                 kind: kind.clone(),
                 params,
-                inputs: slots.iter().map(|slot| (slot.name.clone(), slot.instances(&coordinates))).collect(),
+                inputs,
                 files,
                 resources: spec.resources.clone(),
                 policy: spec.policy,
@@ -128,6 +131,31 @@ pub(super) fn expand(checked: &Checked, around: &Around<'_>, mistakes: &mut Mist
         }
     }
     instances
+}
+
+/// Returns the parameters with what tells the artifacts of these slots apart: the values of their producers' axes, unless
+/// the pipeline says something else. So it is part of the key, as everything that a stage may write into a file.
+fn labelled(params: Params, slots: &[&str], inputs: &BTreeMap<String, Vec<usize>>, producers: &[Instance]) -> Params {
+    const LABELS: &str = "labels";
+    if slots.is_empty() {
+        return params;
+    }
+    let mut value = params.value();
+    let of = |data| Value { data, origin: None };
+    let entry = |data| Entry { key_origin: None, value: of(data) };
+    let Data::Table(table) = &mut value.data else { return params };
+    let labels = table.entry(LABELS.to_owned()).or_insert_with(|| entry(Data::Table(BTreeMap::new())));
+    let Data::Table(labels) = &mut labels.value.data else { return params };
+    for slot in slots {
+        let Some(inputs) = inputs.get(*slot) else { continue };
+        let label = |producer: &usize| {
+            let axes = producers[*producer].id.axes.iter().map(|(axis, value)| format!("{axis} = {value}"));
+            of(Data::String(axes.collect::<Vec<_>>().join(", ")))
+        };
+        let list = || entry(Data::Array(inputs.iter().map(label).collect()));
+        labels.entry((*slot).to_owned()).or_insert_with(list);
+    }
+    Params::of(&value).expect("labels are texts")
 }
 
 /// Gives every stage its range of instances, in the given order.

@@ -10,7 +10,7 @@ use crate::solution::NeuronContributions;
 
 /// A decomposition.
 pub(super) struct Decomposition {
-    /// What tells it apart from the others: `seed = 0`, or the name of its stage.
+    /// What tells it apart from the others: `seed = 0`.
     pub title: String,
     /// In the order of the decomposition.
     pub sites: Vec<SiteWeights>,
@@ -22,14 +22,14 @@ pub(super) struct Decomposition {
 }
 
 impl Decomposition {
-    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+    pub(super) fn read(artifact: &InputArtifact, title: String) -> Result<Self, StageError> {
         let (sites, contributions) = components::read_with_contributions(artifact)?;
         let ci = match artifact.files.get("ci.parquet") {
             Some(path) => Some(CiTable::read(path)?),
             None => None,
         };
         let metrics = MetricLog::read(artifact.path("metrics.parquet")?)?;
-        Ok(Self { title: title(artifact), sites, metrics, ci, contributions })
+        Ok(Self { title, sites, metrics, ci, contributions })
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Member {
 }
 
 impl Clusters {
-    pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
+    pub(super) fn read(artifact: &InputArtifact, title: String) -> Result<Self, StageError> {
         let table = tables::read(artifact.path("clusters.parquet")?)?;
         let (site, component) = (table.text("site")?, table.int32("component")?);
         let members = table
@@ -60,7 +60,7 @@ impl Clusters {
                 Some(Member { site: site[i].clone(), component: component[i], cluster })
             })
             .collect();
-        Ok(Self { title: title(artifact), members })
+        Ok(Self { title, members })
     }
 }
 
@@ -93,11 +93,4 @@ impl Target {
     pub(super) fn read(artifact: &InputArtifact) -> Result<Self, StageError> {
         Ok(Self { metrics: MetricLog::read(artifact.path("metrics.parquet")?)? })
     }
-}
-
-fn title(artifact: &InputArtifact) -> String {
-    if artifact.axes.is_empty() {
-        return artifact.instance.clone();
-    }
-    artifact.axes.iter().map(|(axis, value)| format!("{axis} = {value}")).collect::<Vec<_>>().join(", ")
 }

@@ -15,9 +15,11 @@ mod tests;
 mod vectors;
 mod weights;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spdflow_engine::kind::{InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
+use spdflow_engine::kind::{InputArtifact, InputSlot, Kind, KindInfo, ParamIssue, StageContext, StageError, Summary};
 
 use crate::artifact::json;
 use crate::figure::Figure;
@@ -61,6 +63,21 @@ pub struct PlotParams {
     pub loss_patterns: Vec<String>,
     /// Metrics (shell patterns) drawn as curves on a linear axis.
     pub metric_patterns: Vec<String>,
+    /// What `decompositions` and `clusters` are called in the figures, a text for each in their order; by default the
+    /// values of their axes.
+    pub labels: BTreeMap<String, Vec<String>>,
+}
+
+impl PlotParams {
+    /// Returns what the artifact `index` of a slot is called.
+    fn label(&self, slot: &str, index: usize) -> String {
+        let given = self.labels.get(slot).and_then(|labels| labels.get(index)).filter(|label| !label.is_empty());
+        // Without axes nothing tells it apart, unless there are several.
+        given.cloned().unwrap_or_else(|| match index {
+            0 => "decomposition".to_owned(),
+            index => format!("decomposition {}", index + 1),
+        })
+    }
 }
 
 impl Default for PlotParams {
@@ -71,6 +88,7 @@ impl Default for PlotParams {
             max_subnets: 8,
             loss_patterns: vec!["train/loss/*".to_owned()],
             metric_patterns: vec!["eval/l0/*".to_owned(), "eval/target_solution_error/*".to_owned()],
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -96,7 +114,7 @@ impl Kind for Plot {
 
     const INFO: KindInfo = KindInfo {
         name: "plot",
-        version: 1,
+        version: 2,
         summary: "figures of decompositions, clusters and comparisons, as SVG and PNG",
         inputs: &[
             InputSlot {
@@ -130,8 +148,14 @@ impl Kind for Plot {
         ],
     };
 
+    const LABELLED: &'static [&'static str] = &["decompositions", "clusters"];
+
     fn validate(params: &Self::Params) -> Vec<ParamIssue> {
         let mut issues = Vec::new();
+        for slot in params.labels.keys().filter(|slot| !Self::LABELLED.contains(&slot.as_str())) {
+            let message = format!("expected `decompositions` or `clusters`, found `{slot}`");
+            issues.push(ParamIssue::new("labels", message));
+        }
         if !(params.subnet_threshold.is_finite() && params.subnet_threshold >= 0.0) {
             let message = format!("must be at least 0, found {}", params.subnet_threshold);
             issues.push(ParamIssue::new("subnet_threshold", message));
@@ -144,10 +168,11 @@ impl Kind for Plot {
     }
 
     fn run(params: &Self::Params, context: &StageContext<'_>) -> Result<Summary, StageError> {
-        let decompositions: Vec<Decomposition> =
-            context.inputs("decompositions").iter().map(Decomposition::read).collect::<Result<_, _>>()?;
+        let decompositions: Vec<Decomposition> = all(context, "decompositions", |artifact, index| {
+            Decomposition::read(artifact, params.label("decompositions", index))
+        })?;
         let clusters: Vec<Clusters> =
-            context.inputs("clusters").iter().map(Clusters::read).collect::<Result<_, _>>()?;
+            all(context, "clusters", |artifact, index| Clusters::read(artifact, params.label("clusters", index)))?;
         let comparison = context.inputs("comparison").first().map(Comparison::read).transpose()?;
         let target = context.inputs("target").first().map(Target::read).transpose()?;
 
@@ -199,4 +224,13 @@ impl Kind for Plot {
         summary.file("summary.json", "json", "the numbers behind the figures");
         Ok(summary)
     }
+}
+
+/// Reads every artifact of a slot.
+fn all<T>(
+    context: &StageContext<'_>,
+    slot: &str,
+    read: impl Fn(&InputArtifact, usize) -> Result<T, StageError>,
+) -> Result<Vec<T>, StageError> {
+    context.inputs(slot).iter().enumerate().map(|(index, artifact)| read(artifact, index)).collect()
 }
