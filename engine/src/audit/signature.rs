@@ -3,7 +3,6 @@
 //! So the keys people have serve, also those that live in an agent or a token, and anybody can check a signature without
 //! spdflow. The namespace is `spdflow`: a signature of something else cannot be taken for one of a run.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -128,12 +127,4 @@ fn said(output: &Output) -> String {
     // The last line is the reason; those before it are greetings, and warnings about modes of files.
     let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
     last.unwrap_or("it did not say why").trim_end_matches('\r').to_owned()
-}
-
-/// Returns whether a file of signers can be read; `ssh-keygen` says of one that is missing that nobody signed.
-///
-/// # Errors
-/// What the system said.
-pub fn look_for_signers(signers: &Path) -> io::Result<()> {
-    fs::File::open(signers).map(drop)
 }

@@ -23,6 +23,7 @@ mod tally;
 mod testing;
 mod text;
 
+use spdflow_engine::MANIFEST;
 use spdflow_engine::audit::format::Formats;
 
 pub use guard::is_guarded;
@@ -34,10 +35,6 @@ pub use png::Png;
 pub use safetensors::SafeTensors;
 pub use text::Text;
 
-/// The name under which [`formats`] has the format of `artifact.json`: JSON, in which the digests and sizes of an
-/// artifact's files do not count, since the files are compared themselves.
-pub const MANIFEST_FORMAT: &str = "artifact.json";
-
 /// Returns the formats by the names that outputs declare, which for those of a `command` are the ends of their names.
 #[must_use]
 pub fn formats() -> Formats {
@@ -45,7 +42,8 @@ pub fn formats() -> Formats {
         .with("safetensors", SafeTensors)
         .with("parquet", Parquet)
         .with("json", Json::default())
-        .with(MANIFEST_FORMAT, Json::leaving_out(&["files[*].digest", "files[*].size_bytes"]))
+        // The digests and sizes of an artifact's files do not count: the files are compared themselves.
+        .with(MANIFEST, Json::leaving_out(&["files[*].digest", "files[*].size_bytes"]))
         .with("jsonl", JsonLines)
         .with("ndjson", JsonLines)
         .with("png", Png)

@@ -32,6 +32,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use spdflow_engine::bundle::Arguments;
 use spdflow_engine::diagnostic::Diagnostic;
 use spdflow_engine::pipeline::Pipeline;
 use spdflow_engine::program::identity;
@@ -88,6 +89,18 @@ pub(crate) fn load_kept(args: &PipelineArgs, store: &StoreArgs) -> Result<Loaded
 /// Reads and checks the pipeline that a command names, from files that `files` hands out.
 fn load_from(args: &PipelineArgs, files: &dyn spec::Files) -> Result<Pipeline, Failure> {
     Ok(spec::load(&shipped::path_of(&args.file)?, &options(args, files), &registry())?)
+}
+
+/// Returns how a command line calls a pipeline: what besides its text decides which results it has.
+fn called(pipeline: &PipelineArgs, store: &StoreArgs, stages: &[String]) -> Arguments {
+    Arguments {
+        profile: pipeline.profile.clone(),
+        sweep: pipeline.sweep.clone(),
+        set: pipeline.set.clone(),
+        stages: stages.to_vec(),
+        device: store.device.to_string(),
+        ranks: store.ranks(),
+    }
 }
 
 fn options<'f>(args: &PipelineArgs, files: &'f dyn spec::Files) -> LoadOptions<'f> {

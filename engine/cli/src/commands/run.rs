@@ -16,7 +16,7 @@ use spdflow_engine::spec::Loaded;
 use spdflow_engine::workspace::Workspace;
 
 use super::{lock, machine, ranks, sign, store};
-use crate::args::{OutputArgs, PipelineArgs, RunArgs, SelectionArgs};
+use crate::args::{OutputArgs, RunArgs, SelectionArgs};
 use crate::build_info::build_info;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -117,17 +117,9 @@ pub(super) fn once(
 /// Returns the arguments by which a repetition of the run does the same from nothing: neither is anything forced then,
 /// nor known.
 fn arguments(args: &RunArgs) -> Vec<String> {
-    let PipelineArgs { set, profile, sweep, .. } = &args.pipeline;
     let SelectionArgs { stages, downstream, only, .. } = &args.selection;
-    let option = |name: &str, value: &String| format!("--{name}={value}");
-    let mut words = Vec::new();
-    words.extend(profile.iter().map(|name| option("profile", name)));
-    words.extend(sweep.iter().map(|name| option("sweep", name)));
-    words.extend(set.iter().map(|pair| option("set", pair)));
-    words.push(format!("--device={}", args.store.device));
-    let ranks = args.store.ranks();
-    words.extend((ranks > 1).then(|| format!("--ranks={ranks}")));
-    words.extend(downstream.iter().map(|stage| option("downstream", stage)));
+    let mut words = super::called(&args.pipeline, &args.store, &[]).words();
+    words.extend(downstream.iter().map(|stage| format!("--downstream={stage}")));
     words.extend(stages.iter().chain(only).cloned());
     words
 }

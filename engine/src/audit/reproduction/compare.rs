@@ -31,8 +31,9 @@ pub(super) struct Departure {
 /// Compares what was made again for the instance `index`.
 pub(super) fn compare(reproducer: &Reproducer<'_>, index: usize, made: &Record, cache: &Cache) -> Compared {
     let instance = &reproducer.subject.pipeline.instances[index];
-    let exhibit = reproducer.exhibits.iter().find(|exhibit| exhibit.index == index);
-    let Some(recorded) = exhibit.and_then(|exhibit| exhibit.recorded.as_ref()) else { return Compared::default() };
+    let Some(recorded) = reproducer.exhibit(index).and_then(|exhibit| exhibit.recorded.as_ref()) else {
+        return Compared::default();
+    };
     let audited = reproducer.subject.workspace.cache;
     let mut compared = Compared::default();
     let mut departures = Vec::new();

@@ -45,18 +45,6 @@ impl Variation {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Threads, Self::Path, Self::Env, Self::Kill, Self::Order];
 
-    /// Returns what it is called in `--vary` and in messages.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Threads => "threads",
-            Self::Path => "path",
-            Self::Env => "env",
-            Self::Kill => "kill",
-            Self::Order => "order",
-        }
-    }
-
     fn sentence(self) -> &'static str {
         match self {
             Self::Threads => "it depends on the number of threads",
@@ -120,6 +108,13 @@ impl<'a> Reproducer<'a> {
         tell: &'a dyn Fn(&str),
     ) -> Self {
         Self { subject, exhibits, formats, program, scratch, stop, tell, numbers: Cell::new(0) }
+    }
+
+    /// Returns what the cache shows of the instance `index`, if that is audited.
+    fn exhibit(&self, index: usize) -> Option<&'a Exhibit> {
+        // They are in the order of the pipeline.
+        let position = self.exhibits.binary_search_by_key(&index, |exhibit| exhibit.index).ok()?;
+        Some(&self.exhibits[position])
     }
 
     fn next_number(&self) -> usize {
@@ -336,7 +331,7 @@ impl<'a> Reproducer<'a> {
 
     /// Bits may depend on what the processor can do; says so if it can do something else than the one of the record.
     fn other_processor(&self, index: usize) -> Option<String> {
-        let recorded = self.exhibits.iter().find(|exhibit| exhibit.index == index)?.recorded.as_ref()?;
+        let recorded = self.exhibit(index)?.recorded.as_ref()?;
         let (then, now) = (&recorded.record.machine.cpu_features, machine_info().cpu_features);
         let lacks = |has: &[String], other: &[String]| {
             has.iter().filter(|feature| !other.contains(feature)).cloned().collect::<Vec<_>>()

@@ -146,8 +146,8 @@ impl Reproducer<'_> {
 
     /// Returns the chosen instances with those of the same key: one result cannot be made again and be given.
     fn with_twins(&self, chosen: &[usize]) -> Vec<usize> {
-        let key = |index: usize| self.exhibits.iter().find(|exhibit| exhibit.index == index).and_then(Exhibit::key);
-        let keys: BTreeSet<Digest> = chosen.iter().filter_map(|index| key(*index)).collect();
+        let keys: BTreeSet<Digest> =
+            chosen.iter().filter_map(|index| self.exhibit(*index).and_then(Exhibit::key)).collect();
         let is_meant = |exhibit: &&Exhibit| {
             chosen.contains(&exhibit.index)
                 || exhibit.is_current() && exhibit.key().is_some_and(|fingerprint| keys.contains(&fingerprint))
@@ -175,8 +175,7 @@ impl Reproducer<'_> {
         needed.dedup();
         let from = self.subject.workspace.cache;
         for index in needed {
-            let recorded = self.exhibits.iter().find(|exhibit| exhibit.index == index);
-            let Some(Exhibit { recorded: Some(recorded), .. }) = recorded else { continue };
+            let Some(Exhibit { recorded: Some(recorded), .. }) = self.exhibit(index) else { continue };
             into.import(from, &recorded.record).map_err(|error| NoTrial {
                 reason: format!("the recorded result of `{}` cannot be used: {error}", pipeline.instances[index].id),
             })?;

@@ -20,7 +20,7 @@ use spdflow_engine::trace::{Place, trace as find_trace};
 
 use super::scratch::Scratch;
 use crate::args::{AuditArgs, Cli, Command, PipelineArgs, RunArgs, StoreArgs, parse_device};
-use crate::commands::{evidence, lock, store, trace};
+use crate::commands::{called, evidence, lock, store, trace};
 use crate::failure::{Exit, Failure};
 use crate::shipped;
 
@@ -93,7 +93,7 @@ fn pipeline(args: &AuditArgs, file: &str) -> Result<Found, Failure> {
     let lock = (args.lock_file.is_some() || lock_path.exists()).then(|| lock::read(&lock_path)).transpose()?;
     Ok(Found {
         what: format!("pipeline `{file}`"),
-        arguments: arguments(&pipeline_args, &args.store),
+        arguments: called(&pipeline_args, &args.store, &[]).words(),
         cache: evidence::open(&args.store.cache)?,
         out: args.store.out.clone(),
         target: args.store.target(),
@@ -103,19 +103,6 @@ fn pipeline(args: &AuditArgs, file: &str) -> Result<Found, Failure> {
         findings: Vec::new(),
         pipeline,
     })
-}
-
-/// Returns the arguments of `run` by which a pipeline's file is this pipeline, computed there.
-fn arguments(pipeline: &PipelineArgs, store: &StoreArgs) -> Vec<String> {
-    let PipelineArgs { set, profile, sweep, .. } = pipeline;
-    let mut words = Vec::new();
-    words.extend(profile.iter().map(|name| format!("--profile={name}")));
-    words.extend(sweep.iter().map(|name| format!("--sweep={name}")));
-    words.extend(set.iter().map(|pair| format!("--set={pair}")));
-    words.push(format!("--device={}", store.device));
-    let ranks = store.ranks();
-    words.extend((ranks > 1).then(|| format!("--ranks={ranks}")));
-    words
 }
 
 fn last_run(args: &AuditArgs, scratch: &Scratch) -> Result<Found, Failure> {
@@ -134,7 +121,7 @@ fn last_run(args: &AuditArgs, scratch: &Scratch) -> Result<Found, Failure> {
 fn run(args: &AuditArgs, cache: Cache, id: &str, stages: &[String], scratch: &Scratch) -> Result<Found, Failure> {
     // A record may name any run.
     let known = cache.runs()?.into_iter().find(|run| run.id == id);
-    let folder = known.map_or_else(|| cache.root().join("runs").join(id.replace('/', "_")), |run| run.path);
+    let folder = known.ok_or_else(|| RecipeError::Missing { run: id.to_owned() })?.path;
     let recipe = Recipe::read(&folder)?;
     let file = recipe.lay_out(&folder, &scratch.folder().join("pipeline"))?;
     let words = ["spdflow".to_owned(), "run".to_owned(), file.display().to_string()];
@@ -153,7 +140,7 @@ fn run(args: &AuditArgs, cache: Cache, id: &str, stages: &[String], scratch: &Sc
     let lock = args.lock_file.as_deref().map(lock::read).transpose()?;
     Ok(Found {
         what: format!("run `{id}` of pipeline `{}`", pipeline.name),
-        arguments: arguments(&pipeline_args, &store_then),
+        arguments: called(&pipeline_args, &store_then, &[]).words(),
         target: store_then.target(),
         out: args.store.out.clone(),
         // What the run did not make but rely on is audited as well.
@@ -237,7 +224,7 @@ fn bundle(args: &AuditArgs, file: &Path, scratch: &Scratch) -> Result<Found, Fai
     let lock = args.lock_file.as_deref().unwrap_or(&unpacked.lock);
     Ok(Found {
         what: format!("bundle `{}` of pipeline `{}`", file.display(), unpacked.name),
-        arguments: arguments(&pipeline_args, &store_then),
+        arguments: called(&pipeline_args, &store_then, &[]).words(),
         target: store_then.target(),
         // A bundle has no results in place; those of this folder are not its own.
         out: scratch.folder().join("bundle-out"),
