@@ -1,4 +1,5 @@
-//! Kernels against their own naive versions: `cargo bench -p spdflow-kernels`.
+//! Kernels against their own naive versions: `cargo bench -p spdflow-kernels`, or one of them with `--bench kernels
+//! -- attention`.
 //!
 //! One thread, best of several rounds, nanoseconds per element of the stated unit. The naive version is the formula in
 //! plain scalar code.
@@ -6,6 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use spdflow_kernels::attention::{self, Shape};
 use spdflow_kernels::ci_mlp::{self, WeightGradients, Weights};
 use spdflow_kernels::masked_site::{self, Gradients, Inputs, Mask};
 use spdflow_kernels::philox::{Stream, block, uniform};
@@ -15,13 +17,19 @@ use spdflow_kernels::{Store, linear};
 fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().expect("a thread pool");
     println!("{:34} {:>12} {:>12} {:>8}", "kernel", "ours ns", "naive ns", "ratio");
-    for (components, rows) in [(20, 944), (200, 3564)] {
-        bench_ci_mlp(components, rows);
-        bench_masked_site(components, rows);
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let sizes = [(20, 944), (200, 3564)];
+    let benches: [(&str, &dyn Fn()); 6] = [
+        ("ci_mlp", &|| sizes.into_iter().for_each(|(components, rows)| bench_ci_mlp(components, rows))),
+        ("masked_site", &|| sizes.into_iter().for_each(|(components, rows)| bench_masked_site(components, rows))),
+        ("philox", &bench_philox),
+        ("sigmoid", &bench_sigmoid),
+        ("linear", &bench_linear),
+        ("attention", &bench_attention),
+    ];
+    for (_, bench) in benches.iter().filter(|(name, _)| name.contains(&wanted)) {
+        bench();
     }
-    bench_philox();
-    bench_sigmoid();
-    bench_linear();
 }
 
 /// Returns `n` numbers in [-2, 2).
@@ -200,4 +208,64 @@ fn bench_linear() {
         });
         report(&format!("linear {m}x{n} R={rows}"), m * n * rows, ours, naive);
     }
+}
+
+/// One unit is a feature of a key that a query looks at.
+fn bench_attention() {
+    let shape = Shape { heads: 1, d_head: 16, sequences: 33, length: 64 };
+    let (rows, d, length) = (shape.sequences * shape.length, shape.d_head, shape.length);
+    let [q, k, v, g] = [1, 2, 3, 4].map(|seed| values(seed, shape.elements()));
+    let units = shape.elements() * (length + 1) / 2;
+    let mut out = vec![0.0; q.len()];
+    let ours = best(|| attention::forward(black_box(&q), &k, &v, &mut out, shape));
+    // The probabilities of query `i` of the sequence that starts at row `start`.
+    let attend = |start: usize, i: usize, p: &mut [f32]| {
+        for (j, p) in p.iter_mut().enumerate() {
+            let score: f32 = (0..d).map(|f| q[f * rows + start + i] * k[f * rows + start + j]).sum();
+            *p = score / (d as f32).sqrt();
+        }
+        let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        p.iter_mut().for_each(|p| *p = (*p - most).exp());
+        let sum: f32 = p.iter().sum();
+        p.iter_mut().for_each(|p| *p /= sum);
+    };
+    let mut p = vec![0.0; length];
+    let naive = best(|| {
+        for start in (0..rows).step_by(length) {
+            for i in 0..length {
+                attend(start, i, &mut p[..=i]);
+                for f in 0..d {
+                    out[f * rows + start + i] += (0..=i).map(|j| p[j] * v[f * rows + start + j]).sum::<f32>();
+                }
+            }
+        }
+    });
+    report("attention forward  d=16 length=64", units, ours, naive);
+    let [mut grad_q, mut grad_k, mut grad_v] = [0; 3].map(|_| vec![0.0; q.len()]);
+    let ours = best(|| {
+        let grads = attention::Gradients { q: Some(&mut grad_q), k: Some(&mut grad_k), v: Some(&mut grad_v) };
+        attention::backward(black_box(&q), &k, &v, &g, grads, shape);
+    });
+    let mut slopes = vec![0.0; length];
+    let naive = best(|| {
+        for start in (0..rows).step_by(length) {
+            for i in 0..length {
+                attend(start, i, &mut p[..=i]);
+                let at = |f: usize, position: usize| f * rows + start + position;
+                for j in 0..=i {
+                    slopes[j] = (0..d).map(|f| g[at(f, i)] * v[at(f, j)]).sum::<f32>();
+                }
+                let mean: f32 = (0..=i).map(|j| p[j] * slopes[j]).sum();
+                for j in 0..=i {
+                    let slope = p[j] * (slopes[j] - mean) / (d as f32).sqrt();
+                    for f in 0..d {
+                        grad_q[at(f, i)] += slope * k[at(f, j)];
+                        grad_k[at(f, j)] += slope * q[at(f, i)];
+                        grad_v[at(f, j)] += p[j] * g[at(f, i)];
+                    }
+                }
+            }
+        }
+    });
+    report("attention backward d=16 length=64", units, ours, naive);
 }

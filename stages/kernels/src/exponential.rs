@@ -7,7 +7,18 @@
 use crate::simd::multiply_add;
 
 /// `1/k!` for k = 7, 6, …, 0.
-const TAYLOR_F32: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+pub(crate) const TAYLOR_F32: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// Adding 1.5·2²³ rounds to the nearest integer and leaves it in the low bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
+/// ln 2 in two parts; the first has few bits, so that n times it is exact.
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+/// What is left of ln 2.
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// Below this the exponential is that of this.
+pub(crate) const LEAST: f32 = -87.0;
 
 /// `1/k!` for k = 11, 10, …, 0.
 const TAYLOR_F64: [f64; 12] = [
@@ -25,15 +36,10 @@ const TAYLOR_F64: [f64; 12] = [
     1.0,
 ];
 
-/// Returns `eˣ` for x ≤ 0 with a relative error of 2·10⁻⁷.
+/// Returns `eˣ` for x ≤ 0 with a relative error of 2·10⁻⁷. [`crate::vector::Vector::exp`] is the same in registers.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    // Adding 1.5·2²³ rounds to the nearest integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts; the first has few bits, so that n times it is exact.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x < LEAST { LEAST } else { x };
     let rounded = multiply_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = multiply_add::<FUSED>(n, -LN2_LOW, multiply_add::<FUSED>(n, -LN2_HIGH, x));

@@ -43,11 +43,13 @@ pub mod sequence;
 pub mod sigmoid;
 pub mod simd;
 pub mod sparse;
+mod square;
 pub mod squared_error;
 mod store;
 pub mod sum;
 #[cfg(test)]
 mod testing;
 pub mod transpose;
+mod vector;
 
 pub use store::Store;

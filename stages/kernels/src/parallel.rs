@@ -66,3 +66,18 @@ pub(crate) fn for_each<T: Send, F: Fn(T) + Sync + Send>(items: Vec<T>, operation
         items.into_par_iter().for_each(task);
     }
 }
+
+/// As [`for_each`], with something that `task` works with: made once for each piece of work that stays on a thread.
+pub(crate) fn for_each_with<T: Send, W, F: Fn(&mut W, T) + Sync + Send>(
+    items: Vec<T>,
+    operations: usize,
+    make: impl Fn() -> W + Sync + Send,
+    task: F,
+) {
+    if !is_worth_sharing(operations) {
+        let mut with = make();
+        items.into_iter().for_each(|item| task(&mut with, item));
+    } else {
+        items.into_par_iter().for_each_init(make, task);
+    }
+}

@@ -57,17 +57,21 @@ impl Shape {
         head * self.d_head * self.rows() + sequence * self.length
     }
 
-    /// Adds the `[d_head, length]` results of every task to their places.
-    fn scatter(&self, pieces: &[f32], stride: usize, offset: usize, out: &mut [f32]) {
-        for (task, piece) in pieces.chunks(stride.max(1)).enumerate() {
-            let piece = &piece[offset..offset + self.d_head * self.length];
-            for (f, values) in piece.chunks(self.length.max(1)).enumerate() {
-                let at = self.start(task) + f * self.rows();
-                for (out, value) in out[at..at + self.length].iter_mut().zip(values) {
-                    *out += value;
-                }
-            }
+    fn layout(&self) -> cpu::Layout {
+        cpu::Layout { d_head: self.d_head, length: self.length, rows: self.rows() }
+    }
+
+    /// Returns for each task the rows of its features in an array; none if there is no array.
+    fn tasks<'a>(&self, array: Option<&'a mut [f32]>) -> Vec<Vec<&'a mut [f32]>> {
+        let Some(array) = array else {
+            return (0..self.sequences * self.heads).map(|_| Vec::new()).collect();
+        };
+        let mut tasks = Vec::with_capacity(self.sequences * self.heads);
+        for sequence in parallel::columns(array, self.rows(), self.length) {
+            let mut features = sequence.into_iter();
+            tasks.extend((0..self.heads).map(|_| features.by_ref().take(self.d_head).collect::<Vec<_>>()));
         }
+        tasks
     }
 }
 
@@ -88,15 +92,14 @@ pub struct Gradients<'a> {
 /// If a length does not fit the shape.
 pub fn forward(q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], shape: Shape) {
     check(&[q, k, v, out], shape);
-    let piece = shape.d_head * shape.length;
-    let mut pieces = vec![0.0; shape.heads * shape.sequences * piece];
-    parallel::for_each_row(&mut pieces, piece, shape.operations(), |task, piece| {
-        let at = shape.start(task);
-        let mut p = vec![0.0; shape.length * shape.length];
-        cpu::probabilities(&q[at..], &k[at..], &mut p, shape.d_head, shape.length, shape.rows());
-        cpu::mix(&p, &v[at..], piece, shape.length, shape.rows());
+    if shape.elements() == 0 {
+        return;
+    }
+    let tasks: Vec<_> = shape.tasks(Some(out)).into_iter().enumerate().collect();
+    parallel::for_each_with(tasks, shape.operations(), cpu::Scratch::default, |scratch, (task, mut out)| {
+        let inputs = [q, k, v].map(|x| &x[shape.start(task)..]);
+        cpu::forward(inputs, &mut out, shape.layout(), scratch);
     });
-    shape.scatter(&pieces, piece, 0, out);
 }
 
 /// Adds the gradients for the upstream gradient `grad_out`.
@@ -105,29 +108,24 @@ pub fn forward(q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], shape: Shape) {
 /// If a length does not fit the shape.
 pub fn backward(q: &[f32], k: &[f32], v: &[f32], grad_out: &[f32], grads: Gradients<'_>, shape: Shape) {
     check(&[q, k, v, grad_out], shape);
-    let piece = shape.d_head * shape.length;
-    let mut pieces = vec![0.0; shape.heads * shape.sequences * 3 * piece];
-    let through_scores = grads.q.is_some() || grads.k.is_some();
-    parallel::for_each_row(&mut pieces, 3 * piece, 4 * shape.operations(), |task, pieces| {
-        let at = shape.start(task);
-        let rows = shape.rows();
-        let mut p = vec![0.0; shape.length * shape.length];
-        cpu::probabilities(&q[at..], &k[at..], &mut p, shape.d_head, shape.length, rows);
-        let (grad_q, rest) = pieces.split_at_mut(piece);
-        let (grad_k, grad_v) = rest.split_at_mut(piece);
-        cpu::contract(&p, &grad_out[at..], grad_v, shape.length, rows);
-        if through_scores {
-            cpu::scores_backward(&mut p, &v[at..], &grad_out[at..], shape.d_head, shape.length, rows);
-            cpu::mix(&p, &k[at..], grad_q, shape.length, rows);
-            cpu::contract(&p, &q[at..], grad_k, shape.length, rows);
-        }
-    });
-    for (index, grad) in [grads.q, grads.k, grads.v].into_iter().enumerate() {
-        if let Some(grad) = grad {
-            assert_eq!(grad.len(), shape.elements(), "attention: gradients");
-            shape.scatter(&pieces, 3 * piece, index * piece, grad);
-        }
+    if shape.elements() == 0 {
+        return;
     }
+    let [of_q, of_k, of_v] = [grads.q, grads.k, grads.v].map(|grad| {
+        assert!(grad.as_ref().is_none_or(|grad| grad.len() == shape.elements()), "attention: gradients");
+        shape.tasks(grad)
+    });
+    let tasks: Vec<_> = of_q.into_iter().zip(of_k).zip(of_v).enumerate().collect();
+    let operations = 4 * shape.operations();
+    parallel::for_each_with(
+        tasks,
+        operations,
+        cpu::Scratch::default,
+        |scratch, (task, ((mut q_to, mut k_to), mut v_to))| {
+            let inputs = [q, k, v, grad_out].map(|x| &x[shape.start(task)..]);
+            cpu::backward(inputs, [&mut q_to, &mut k_to, &mut v_to], shape.layout(), scratch);
+        },
+    );
 }
 
 /// Returns the attention of every position to every position, `[sequences, heads, length, length]`: the last axis is
@@ -142,13 +140,7 @@ pub fn weights(q: &[f32], k: &[f32], shape: Shape) -> Vec<f32> {
     let mut out = vec![0.0; shape.sequences * shape.heads * length * length];
     parallel::for_each_row(&mut out, length * length, shape.operations(), |task, out| {
         let at = shape.start(task);
-        let mut p = vec![0.0; length * length];
-        cpu::probabilities(&q[at..], &k[at..], &mut p, shape.d_head, length, shape.rows());
-        for (j, p) in p.chunks(length).enumerate() {
-            for (i, p) in p.iter().enumerate() {
-                out[i * length + j] = *p;
-            }
-        }
+        cpu::weights(&q[at..], &k[at..], out, shape.layout(), &mut cpu::Scratch::default());
     });
     out
 }

@@ -6,15 +6,15 @@
 //! depend on k alone and a sum belongs to one tile, so neither blocks nor threads change a bit.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_set1_ps, _mm512_storeu_ps,
 };
 use std::cell::Cell;
 use std::ops::Range;
 
 use super::cpu::{Sharing, Strided, is_done};
 use crate::lanes::LANES;
+use crate::square::avx512::transpose_registers;
 use crate::{Store, parallel};
 
 /// Rows of a tile.
@@ -317,7 +317,7 @@ fn pack_rows(from: Strided<'_>, chunk: Range<usize>, columns: Range<usize>, widt
                 // SAFETY: the mask ends with the chunk, which lies in the slice.
                 *register = unsafe { _mm512_maskz_loadu_ps(first(here), from.numbers.as_ptr().add(at)) };
             }
-            let square = transpose(square);
+            let square = transpose_registers(square);
             for (j, register) in square.into_iter().take(here).enumerate() {
                 let at = (first_term + j) * width + first_column;
                 // SAFETY: the mask ends with the columns, which fit into `width`.
@@ -332,39 +332,4 @@ fn pack_rows(from: Strided<'_>, chunk: Range<usize>, columns: Range<usize>, widt
             }
         }
     }
-}
-
-/// Returns the transpose of sixteen rows of sixteen.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose(r: [__m512; LANES]) -> [__m512; LANES] {
-    let mut s = r;
-    for i in 0..8 {
-        s[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        s[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    // Of four rows, in every quarter of a register: columns 0, 1, 2, 3 of the quarter.
-    let mut t = s;
-    for i in 0..4 {
-        let (a, b) = (_mm512_castps_pd(s[4 * i]), _mm512_castps_pd(s[4 * i + 1]));
-        let (c, d) = (_mm512_castps_pd(s[4 * i + 2]), _mm512_castps_pd(s[4 * i + 3]));
-        t[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-        t[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-        t[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-        t[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-    }
-    // Then the quarters: column 4q + j is quarter q of t[j], t[4 + j], t[8 + j], t[12 + j].
-    let mut out = t;
-    for j in 0..4 {
-        let (low, high) = ([t[j], t[4 + j]], [t[8 + j], t[12 + j]]);
-        let even = |[a, b]: [__m512; 2]| _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-        let odd = |[a, b]: [__m512; 2]| _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
-        // Quarters 0, 2 of the first, then 0, 2 of the second; and 1, 3.
-        let (e0, e1, o0, o1) = (even(low), even(high), odd(low), odd(high));
-        out[j] = even([e0, e1]);
-        out[8 + j] = odd([e0, e1]);
-        out[4 + j] = even([o0, o1]);
-        out[12 + j] = odd([o0, o1]);
-    }
-    out
 }

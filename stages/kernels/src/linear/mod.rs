@@ -17,6 +17,7 @@ mod avx512;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod small;
 #[cfg(test)]
 mod tests;
 
