@@ -95,16 +95,25 @@ fn of_resid_mlp(
     alive_threshold: f64,
 ) -> Vec<(String, f64)> {
     let mut numbers = Vec::new();
-    let of = |matrix: &'static str| {
-        probes.iter().filter(move |probe| probe.site.ends_with(matrix)).map(|probe| &probe.lower)
-    };
-    let first: Vec<&Matrix> = of(".mlp_in").collect();
+    let of = |matrix: &'static str| probes.iter().filter(move |probe| probe.site.ends_with(matrix));
+    let first: Vec<&Matrix> = of(".mlp_in").map(|probe| &probe.lower).collect();
     if !first.is_empty() {
         numbers.push(("features_with_own_component".to_owned(), features_with_own_component(&first) as f64));
     }
-    let second: Vec<usize> = of(".mlp_out").map(|ci| active_components(ci, alive_threshold)).collect();
+    if first.len() > 1 {
+        // A feature may have one in every layer, and then it has none of its own in all of them together.
+        numbers.extend(of(".mlp_in").map(|probe| {
+            let name = format!("features_with_own_component/{}", probe.site);
+            (name, features_with_own_component(&[&probe.lower]) as f64)
+        }));
+    }
+    let second: Vec<(&str, usize)> =
+        of(".mlp_out").map(|probe| (&probe.site[..], active_components(&probe.lower, alive_threshold))).collect();
     if !second.is_empty() {
-        numbers.push(("active_mlp_out".to_owned(), second.iter().sum::<usize>() as f64));
+        numbers.push(("active_mlp_out".to_owned(), second.iter().map(|(_, count)| *count as f64).sum()));
+    }
+    if second.len() > 1 {
+        numbers.extend(second.iter().map(|(site, count)| (format!("active_mlp_out/{site}"), *count as f64)));
     }
     let site = |name: &str| components.iter().find(|(other, _)| *other == name).map(|(_, parts)| (*parts).clone());
     if let Some(found) = model_contributions(|name| target_state.matrix(name).ok(), site) {

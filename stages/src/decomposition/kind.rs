@@ -19,7 +19,7 @@ impl Kind for DecomposeSpd {
 
     const INFO: KindInfo = KindInfo {
         name: "decompose.spd",
-        version: 2,
+        version: 3,
         summary: "splits a target's matrices into rank-one components and learns which ones matter for each input",
         inputs: &[InputSlot {
             name: "target",

@@ -1,7 +1,7 @@
 //! Puts panels on paper: measures the room that ticks and labels need, then draws axes and marks.
 
 use super::color::{ColorMap, Rgb, category};
-use super::panel::{Axis, Frame, LegendEntry, Mark, Panel, Symbol, Ticks};
+use super::panel::{Axis, Frame, LegendEntry, Mark, Panel, Symbol, Ticks, index_ticks};
 use super::scale::{Scale, Tick};
 use super::svg::{Rect, Sheet, Stroke, TextStyle};
 use super::text::{Anchor, Face};
@@ -23,11 +23,12 @@ const Y_SPACING: f64 = 15.0;
 
 impl Axis {
     fn all_ticks(&self, length: f64, spacing: f64) -> Vec<Tick> {
+        let labelled = |(value, label)| Tick { value, label: Some(label) };
         match &self.ticks {
             Ticks::Hidden => Vec::new(),
-            Ticks::At(ticks) => {
-                ticks.iter().map(|(value, label)| Tick { value: *value, label: Some(label.clone()) }).collect()
-            }
+            Ticks::At(ticks) => ticks.iter().cloned().map(labelled).collect(),
+            // Labels, turned if need be, stand a line apart at least.
+            Ticks::Cells(count) => index_ticks(*count, (length / SMALL) as usize).into_iter().map(labelled).collect(),
             Ticks::Auto => {
                 let most = ((length / spacing) as usize).clamp(2, 7);
                 self.scale.ticks(most)
@@ -169,7 +170,10 @@ impl Panel {
         if !self.x.label.is_empty() {
             let ticks = if depth > 0.0 { depth + TICK_LENGTH + TICK_GAP } else { 2.0 };
             let at = (frame.x + frame.width / 2.0, frame.bottom() + ticks + NORMAL * 1.1);
-            sheet.text(&self.x.label, at, &TextStyle::new(NORMAL, Anchor::Middle));
+            // As a long title.
+            let width = sheet.text_width(&self.x.label, Face::Regular, NORMAL);
+            let size = NORMAL * ((frame.width + 24.0) / width).clamp(0.6, 1.0);
+            sheet.text(&self.x.label, at, &TextStyle::new(size, Anchor::Middle));
         }
     }
 

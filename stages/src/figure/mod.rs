@@ -27,7 +27,7 @@ pub use color::{ColorMap, Rgb, category};
 pub use grid::{column_grid, column_rows};
 pub use heat_maps::{importance_maps, weight_maps};
 pub use histogram::{Histogram, histograms};
-pub use panel::{Axis, Frame, LegendEntry, Mark, Panel, Symbol, Ticks, index_ticks};
+pub use panel::{Axis, Frame, LegendEntry, Mark, Panel, Symbol, Ticks};
 pub use scale::{Scale, Tick};
 pub use svg::Dash;
 pub use text::{Anchor, Face};

@@ -45,6 +45,8 @@ pub enum Ticks {
     Hidden,
     /// These, with these texts.
     At(Vec<(f64, String)>),
+    /// The middles of so many cells: every one, or every round number of them when there are many.
+    Cells(usize),
 }
 
 /// Which lines surround a panel.
@@ -214,7 +216,7 @@ impl Panel {
     pub fn heat_map(title: impl Into<String>, matrix: Matrix, map: ColorMap, range: (f64, f64)) -> Self {
         let axis = |label: &str, count: usize, is_down: bool| {
             let (min, max) = if is_down { (count as f64, 0.0) } else { (0.0, count as f64) };
-            Axis::new(label, Scale::Linear { min, max }).with_ticks(Ticks::At(index_ticks(count)))
+            Axis::new(label, Scale::Linear { min, max }).with_ticks(Ticks::Cells(count))
         };
         let (x, y) = (axis("", matrix.cols(), false), axis("", matrix.rows(), true));
         let mut panel = Self::new(title, x, y).with(Mark::Cells { matrix, map, range });
@@ -223,11 +225,12 @@ impl Panel {
     }
 }
 
-/// Returns ticks in the middle of cells: every index, or every round number of indices when there are many.
-#[must_use]
-pub fn index_ticks(count: usize) -> Vec<(f64, String)> {
-    let stride = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].into_iter().find(|s| count <= s * 10);
-    let stride = stride.unwrap_or(10_000);
+/// Returns ticks in the middle of `count` cells: every index, or every round number of indices, at most `most` or ten of
+/// them.
+pub(super) fn index_ticks(count: usize, most: usize) -> Vec<(f64, String)> {
+    let most = most.clamp(1, 10);
+    let round = (0..).flat_map(|exponent| [1, 2, 5].map(|digit| digit * 10_usize.pow(exponent)));
+    let stride = round.into_iter().find(|stride| count <= stride * most).expect("round numbers have no end");
     (0..count).step_by(stride).map(|i| (i as f64 + 0.5, i.to_string())).collect()
 }
 
@@ -237,8 +240,11 @@ mod tests {
 
     #[test]
     fn index_ticks_stand_in_the_middle_of_cells_and_stay_few() {
-        assert_eq!(index_ticks(3), [(0.5, "0".to_owned()), (1.5, "1".to_owned()), (2.5, "2".to_owned())]);
-        assert_eq!(index_ticks(20).len(), 10);
-        assert!(index_ticks(4096).len() <= 10);
+        assert_eq!(index_ticks(3, 99), [(0.5, "0".to_owned()), (1.5, "1".to_owned()), (2.5, "2".to_owned())]);
+        assert_eq!(index_ticks(20, 10).len(), 10);
+        assert!(index_ticks(4096, 10).len() <= 10);
+        assert_eq!(index_ticks(500, 5).len(), 5);
+        assert_eq!(index_ticks(1_000_000, 3).len(), 2);
+        assert_eq!(index_ticks(7, 0).len(), 1);
     }
 }

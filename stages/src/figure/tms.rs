@@ -109,7 +109,7 @@ pub fn feature_representation(outputs: &Matrix) -> Figure {
         .collect();
     let highest = bars.iter().map(|bar| bar.1).fold(1.0, f64::max);
     let x = Axis::new("feature", Scale::Linear { min: -0.1, max: features as f64 + 0.1 })
-        .with_ticks(Ticks::At(super::index_ticks(features)));
+        .with_ticks(Ticks::Cells(features));
     let y = Axis::new("output at the feature", Scale::Linear { min: 0.0, max: 1.05 * highest });
     let panel =
         Panel::new("", x, y).with(Mark::Bars { bars, width: 0.75, base: 0.0 }).with(Mark::HorizontalRule(INPUT));

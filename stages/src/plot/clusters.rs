@@ -1,7 +1,7 @@
 //! Which component belongs to which cluster: one row per cluster, one column per live component.
 
 use super::inputs::Clusters;
-use crate::figure::{Axis, FULL_WIDTH, Figure, Frame, Mark, Panel, Row, Scale, Ticks, index_ticks};
+use crate::figure::{Axis, FULL_WIDTH, Figure, Frame, Mark, Panel, Row, Scale, Ticks};
 
 /// Above this many columns single components are no longer named.
 const MOST_NAMES: usize = 50;
@@ -44,11 +44,11 @@ fn panel(clusters: &Clusters, is_last: bool) -> Panel {
                 .collect(),
         )
     } else {
-        Ticks::At(index_ticks(cols))
+        Ticks::Cells(cols)
     };
     let x = Axis::new(if is_last { "live component" } else { "" }, Scale::Linear { min: 0.0, max: cols as f64 })
         .with_ticks(names);
-    let y = Axis::new("cluster", Scale::Linear { min: rows as f64, max: 0.0 }).with_ticks(Ticks::At(index_ticks(rows)));
+    let y = Axis::new("cluster", Scale::Linear { min: rows as f64, max: 0.0 }).with_ticks(Ticks::Cells(rows));
     let mut panel = Panel::new(clusters.title.clone(), x, y).with(Mark::Categories { rows, cols, categories });
     if cols <= MOST_NAMES {
         panel.marks.extend((1..cols).map(|c| Mark::VerticalRule(c as f64)));

@@ -114,7 +114,7 @@ impl Kind for Plot {
 
     const INFO: KindInfo = KindInfo {
         name: "plot",
-        version: 2,
+        version: 3,
         summary: "figures of decompositions, clusters and comparisons, as SVG and PNG",
         inputs: &[
             InputSlot {
