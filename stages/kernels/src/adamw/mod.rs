@@ -6,7 +6,14 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 
+use crate::parallel;
 use crate::simd::dispatch;
+
+/// Elements of a thread's piece of work.
+const PIECE: usize = 1 << 14;
+
+/// About as many as the square root and the divisions of one element take.
+const OPERATIONS_PER_ELEMENT: usize = 4;
 
 /// The constants of one update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +75,13 @@ pub fn step(parameter: &mut [f32], gradient: &[f32], mean: &mut [f32], variance:
         (parameter.len(), parameter.len(), parameter.len()),
         "adamw: gradient and moments of a parameter"
     );
-    step_at_level(parameter, gradient, mean, variance, update.factors());
+    let factors = update.factors();
+    let operations = parameter.len() * OPERATIONS_PER_ELEMENT;
+    let pieces = parameter.chunks_mut(PIECE).zip(gradient.chunks(PIECE));
+    let pieces = pieces.zip(mean.chunks_mut(PIECE)).zip(variance.chunks_mut(PIECE));
+    parallel::for_each(pieces.collect(), operations, |(((parameter, gradient), mean), variance)| {
+        step_at_level(parameter, gradient, mean, variance, factors);
+    });
 }
 
 dispatch! {

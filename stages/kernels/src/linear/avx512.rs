@@ -98,13 +98,24 @@ pub(super) unsafe fn product(
     let shared = parallel::is_worth_sharing(operations);
     let out = Output { start: out.as_mut_ptr(), stride: n };
     with_buffer(&PACKED_A, m * k, |packed| {
+        let panels = m.div_ceil(HEIGHT);
+        let mut rest = &mut packed[..m * k];
+        let mut tasks = Vec::new();
         for chunk in pieces(k, CHUNK, 1) {
-            pack_columns(a.transposed(), chunk.clone(), m, &mut packed[chunk.start * m..chunk.end * m]);
+            for band in pieces(panels, panels.div_ceil(if shared { BLOCKS } else { 1 }), 1) {
+                let rows: usize = pieces(m, HEIGHT, 1).skip(band.start).take(band.len()).map(|rows| rows.len()).sum();
+                let (to, after) = rest.split_at_mut(rows * chunk.len());
+                rest = after;
+                tasks.push((chunk.clone(), band, to));
+            }
         }
+        parallel::for_each(tasks, if shared { operations } else { 0 }, |(chunk, band, to)| {
+            // SAFETY: the caller vouches for the processor.
+            unsafe { pack_columns(a.transposed(), chunk, m, band, to) }
+        });
         let packed = &*packed;
         // SAFETY: the caller vouches for the processor; blocks are disjoint, and all lie in the result.
         let compute = |panels, columns| unsafe { block(out, packed, b, [m, k], panels, columns, store) };
-        let panels = m.div_ceil(HEIGHT);
         if !shared {
             pieces(n, BLOCK, WIDTH).for_each(|columns| compute(0..panels, columns));
             return;
@@ -278,24 +289,26 @@ fn copy(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Packs the terms `chunk` of all `m` columns in panels `[terms, height]`.
+/// Packs the terms `chunk` of the columns of `m` that are in `band`, some panels `[terms, height]`.
 #[target_feature(enable = "avx512f")]
-fn pack_columns(from: Strided<'_>, chunk: Range<usize>, m: usize, to: &mut [f32]) {
+fn pack_columns(from: Strided<'_>, chunk: Range<usize>, m: usize, band: Range<usize>, to: &mut [f32]) {
     /// So many terms of all columns stay in the first-level cache while panels take their parts of them.
     const TERMS: usize = 8;
     let terms = chunk.len();
+    let panels = pieces(m, HEIGHT, 1).skip(band.start).take(band.len());
+    let first = panels.clone().next().map_or(0, |columns| columns.start);
     if from.column == 1 {
         for start in chunk.clone().step_by(TERMS) {
-            for columns in pieces(m, HEIGHT, 1) {
+            for columns in panels.clone() {
                 for k in start..chunk.end.min(start + TERMS) {
-                    let at = columns.start * terms + (k - chunk.start) * columns.len();
+                    let at = (columns.start - first) * terms + (k - chunk.start) * columns.len();
                     copy(&from.numbers[k * from.row + columns.start..][..columns.len()], &mut to[at..]);
                 }
             }
         }
     } else {
-        for columns in pieces(m, HEIGHT, 1) {
-            let to = &mut to[columns.start * terms..columns.end * terms];
+        for columns in panels {
+            let to = &mut to[(columns.start - first) * terms..(columns.end - first) * terms];
             pack_rows(from, chunk.clone(), columns.clone(), columns.len(), to);
         }
     }
