@@ -2,9 +2,10 @@
 //!
 //! A kernel body is written as plain loops over fixed-width lane arrays in an `#[inline(always)]` function with a
 //! const parameter saying whether fused multiply-adds exist. `dispatch!` compiles that body once per level inside a
-//! `#[target_feature]` function and calls the best one this processor has. Three operations have a form of their own for
-//! AVX-512: the fused networks (`ci_mlp/avx512.rs`) and products (`linear/avx512.rs`), with other bits, and Philox
-//! (`philox/avx512.rs`), with the same. Within a level the bits are always the same.
+//! `#[target_feature]` function and calls the best one this processor has. Bodies that a compiler would not vectorise as
+//! meant are written over registers instead (`vector/`), with the bits of plain loops. Three operations have a form of
+//! their own for AVX-512: the fused networks (`ci_mlp/avx512.rs`) and products (`linear/avx512.rs`), with other bits, and
+//! Philox (`philox/avx512.rs`), with the same. Within a level the bits are always the same.
 
 use std::sync::OnceLock;
 

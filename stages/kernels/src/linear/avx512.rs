@@ -110,8 +110,7 @@ pub(super) unsafe fn product(
             }
         }
         parallel::for_each(tasks, if shared { operations } else { 0 }, |(chunk, band, to)| {
-            // SAFETY: the caller vouches for the processor.
-            unsafe { pack_columns(a.transposed(), chunk, m, band, to) }
+            pack_columns(a.transposed(), chunk, m, band, to);
         });
         let packed = &*packed;
         // SAFETY: the caller vouches for the processor; blocks are disjoint, and all lie in the result.
