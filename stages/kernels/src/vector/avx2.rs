@@ -6,8 +6,7 @@ use std::arch::x86_64::{
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
-use super::Vector;
-use crate::exponential::{LEAST, LN2_HIGH, LN2_LOW, ROUND, TAYLOR_F32};
+use super::{ExpParts, Vector};
 use crate::lanes::LANES;
 
 const HALF: usize = LANES / 2;
@@ -91,14 +90,7 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn exp(self) -> Self {
-        let x = Self::splat(LEAST).maximum(self);
-        let rounded = x.multiply_add(Self::splat(std::f32::consts::LOG2_E), Self::splat(ROUND));
-        let n = rounded.subtract(Self::splat(ROUND));
-        let r = n.multiply_add(Self::splat(-LN2_LOW), n.multiply_add(Self::splat(-LN2_HIGH), x));
-        let mut sum = Self::splat(TAYLOR_F32[0]);
-        for coefficient in &TAYLOR_F32[1..] {
-            sum = sum.multiply_add(r, Self::splat(*coefficient));
-        }
+        let ExpParts { x, rounded, sum } = ExpParts::of(self);
         let half = |i: usize| unsafe {
             let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(rounded.0[i]));
             let y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum.0[i]), power));

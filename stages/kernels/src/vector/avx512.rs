@@ -6,8 +6,7 @@ use std::arch::x86_64::{
     _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::Vector;
-use crate::exponential::{LEAST, LN2_HIGH, LN2_LOW, ROUND, TAYLOR_F32};
+use super::{ExpParts, Vector};
 use crate::lanes::LANES;
 
 #[derive(Clone, Copy)]
@@ -72,14 +71,7 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn exp(self) -> Self {
-        let x = Self::splat(LEAST).maximum(self);
-        let rounded = x.multiply_add(Self::splat(std::f32::consts::LOG2_E), Self::splat(ROUND));
-        let n = rounded.subtract(Self::splat(ROUND));
-        let r = n.multiply_add(Self::splat(-LN2_LOW), n.multiply_add(Self::splat(-LN2_HIGH), x));
-        let mut sum = Self::splat(TAYLOR_F32[0]);
-        for coefficient in &TAYLOR_F32[1..] {
-            sum = sum.multiply_add(r, Self::splat(*coefficient));
-        }
+        let ExpParts { x, rounded, sum } = ExpParts::of(self);
         unsafe {
             let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded.0));
             let y = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sum.0), power));

@@ -10,6 +10,8 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+use crate::exponential::{LEAST, LN2_HIGH, LN2_LOW, ROUND, TAYLOR_F32};
 use crate::lanes::LANES;
 
 /// Sixteen numbers.
@@ -34,6 +36,33 @@ pub(crate) trait Vector: Copy {
     fn replace_before(self, first: usize, number: f32) -> Self;
     /// `eˣ` for lanes that are not positive: [`crate::exponential::exp`].
     fn exp(self) -> Self;
+}
+
+/// What [`Vector::exp`] puts together where integers are added to exponents.
+#[cfg(target_arch = "x86_64")]
+struct ExpParts<V> {
+    /// The argument, no less than the least.
+    x: V,
+    /// The power of two, in the low bits.
+    rounded: V,
+    /// The exponential of what is left.
+    sum: V,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<V: Vector> ExpParts<V> {
+    #[inline(always)]
+    fn of(x: V) -> Self {
+        let x = V::splat(LEAST).maximum(x);
+        let rounded = x.multiply_add(V::splat(std::f32::consts::LOG2_E), V::splat(ROUND));
+        let n = rounded.subtract(V::splat(ROUND));
+        let r = n.multiply_add(V::splat(-LN2_LOW), n.multiply_add(V::splat(-LN2_HIGH), x));
+        let mut sum = V::splat(TAYLOR_F32[0]);
+        for coefficient in &TAYLOR_F32[1..] {
+            sum = sum.multiply_add(r, V::splat(*coefficient));
+        }
+        Self { x, rounded, sum }
+    }
 }
 
 /// Numbers without registers of their own.
