@@ -32,8 +32,7 @@ SITES = {
     "tms_5-2": ["linear1", "linear2"],
     "tms_5-2-id": ["linear1", "hidden_layers.0", "linear2"],
 }
-
-
+# One update with a learning rate of nothing leaves the start.
 START = {"steps": 1, "lr.start": 1e-30, "faithfulness_warmup.steps": 0, "evaluation.batches": 1}
 
 
@@ -147,7 +146,6 @@ def main():
     torch.set_num_threads(arguments.threads)
     names = SITES[arguments.pipeline]
     for seed in arguments.seeds:
-        # One update with a learning rate of nothing leaves the start.
         torch.manual_seed(seed)
         theirs = Model(names, components(arguments.pipeline, seed, START))
         final = train(theirs, arguments.steps)

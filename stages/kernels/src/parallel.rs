@@ -60,11 +60,7 @@ pub(crate) fn columns(array: &mut [f32], rows: usize, width: usize) -> Vec<Vec<&
 
 /// Calls `task` for every item, in parallel when there is enough to do.
 pub(crate) fn for_each<T: Send, F: Fn(T) + Sync + Send>(items: Vec<T>, operations: usize, task: F) {
-    if !is_worth_sharing(operations) {
-        items.into_iter().for_each(task);
-    } else {
-        items.into_par_iter().for_each(task);
-    }
+    for_each_with(items, operations, || (), |(), item| task(item));
 }
 
 /// As [`for_each`], with something that `task` works with: made once for each piece of work that stays on a thread.

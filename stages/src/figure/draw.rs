@@ -115,9 +115,7 @@ impl Panel {
             draw_mark(sheet, &place, mark);
         }
         if !self.title.is_empty() {
-            // A long title grows smaller rather than into its neighbour.
-            let width = sheet.text_width(&self.title, Face::Regular, TITLE);
-            let size = TITLE * ((frame.width + 10.0) / width).clamp(0.6, 1.0);
+            let size = fitted_size(sheet, &self.title, TITLE, frame.width + 10.0);
             let style = TextStyle::new(size, Anchor::Middle);
             sheet.text(&self.title, (frame.x + frame.width / 2.0, frame.y - 4.5), &style);
         }
@@ -170,9 +168,7 @@ impl Panel {
         if !self.x.label.is_empty() {
             let ticks = if depth > 0.0 { depth + TICK_LENGTH + TICK_GAP } else { 2.0 };
             let at = (frame.x + frame.width / 2.0, frame.bottom() + ticks + NORMAL * 1.1);
-            // As a long title.
-            let width = sheet.text_width(&self.x.label, Face::Regular, NORMAL);
-            let size = NORMAL * ((frame.width + 24.0) / width).clamp(0.6, 1.0);
+            let size = fitted_size(sheet, &self.x.label, NORMAL, frame.width + 24.0);
             sheet.text(&self.x.label, at, &TextStyle::new(size, Anchor::Middle));
         }
     }
@@ -196,6 +192,11 @@ impl Panel {
             sheet.text(&self.y.label, at, &TextStyle::new(NORMAL, Anchor::Middle).turned(90.0));
         }
     }
+}
+
+/// Returns the size at which `text`, `size` at most, has room: it grows smaller rather than into its neighbour.
+fn fitted_size(sheet: &Sheet, text: &str, size: f64, room: f64) -> f64 {
+    size * (room / sheet.text_width(text, Face::Regular, size)).clamp(0.6, 1.0)
 }
 
 fn labels(ticks: &[Tick]) -> impl Iterator<Item = &str> {

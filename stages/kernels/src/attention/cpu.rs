@@ -104,6 +104,7 @@ impl Layout {
 fn add(features: &[Lanes], out: &mut [&mut [f32]], tile: usize) {
     for (lanes, out) in features.iter().zip(out) {
         let out = &mut out[tile * LANES..];
+        // A whole tile is one instruction.
         if let Some(out) = out.first_chunk_mut::<LANES>() {
             out.iter_mut().zip(lanes).for_each(|(out, x)| *out += x);
         } else {

@@ -1,7 +1,7 @@
 //! Attention of each sequence's last position alone: all that a model reads of its last block when it is asked for what
 //! follows a sequence. The formulas are those of the module with `i = length − 1`.
 
-use super::{Gradients, Shape, check};
+use super::{Gradients, Shape, check, columns};
 use crate::exponential::exp;
 use crate::lanes::sum_over;
 use crate::parallel;
@@ -64,14 +64,6 @@ pub fn backward_last(q: &[f32], k: &[f32], v: &[f32], grad_out: &[f32], grads: G
             }
         }
     });
-}
-
-/// Returns each sequence's columns of a gradient; none where it is not wanted.
-fn columns(array: Option<&mut [f32]>, sequences: usize, rows: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
-    match array {
-        Some(array) => parallel::columns(array, rows, width),
-        None => (0..sequences).map(|_| Vec::new()).collect(),
-    }
 }
 
 fn check_last(slices: &[&[f32]], shape: Shape) {

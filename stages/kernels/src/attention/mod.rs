@@ -63,11 +63,8 @@ impl Shape {
 
     /// Returns for each task the rows of its features in an array; none if there is no array.
     fn tasks<'a>(&self, array: Option<&'a mut [f32]>) -> Vec<Vec<&'a mut [f32]>> {
-        let Some(array) = array else {
-            return (0..self.sequences * self.heads).map(|_| Vec::new()).collect();
-        };
         let mut tasks = Vec::with_capacity(self.sequences * self.heads);
-        for sequence in parallel::columns(array, self.rows(), self.length) {
+        for sequence in columns(array, self.sequences, self.rows(), self.length) {
             let mut features = sequence.into_iter();
             tasks.extend((0..self.heads).map(|_| features.by_ref().take(self.d_head).collect::<Vec<_>>()));
         }
@@ -143,6 +140,14 @@ pub fn weights(q: &[f32], k: &[f32], shape: Shape) -> Vec<f32> {
         cpu::weights(&q[at..], &k[at..], out, shape.layout(), &mut cpu::Scratch::default());
     });
     out
+}
+
+/// Returns each sequence's columns of an array; none if there is no array.
+fn columns(array: Option<&mut [f32]>, sequences: usize, rows: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
+    match array {
+        Some(array) => parallel::columns(array, rows, width),
+        None => (0..sequences).map(|_| Vec::new()).collect(),
+    }
 }
 
 fn check(values: &[&[f32]], shape: Shape) {

@@ -6,7 +6,7 @@
 //! * [`outer`]: `G [m, n] = y xᵀ` (weight gradients).
 //!
 //! A [`Store`] says whether the result is written or added to what is there. Few features (toy models) go through
-//! direct loops over tiles of the batch; larger products go to `avx512.rs` or, where there is no AVX-512, to the crate
+//! direct loops over tiles of the batch (`small.rs`); larger products go to `avx512.rs` or, where there is no AVX-512, to the crate
 //! `gemm`. The variants that end in `_here` stay on the calling thread, for kernels that share out their own tiles.
 
 use crate::Store;
